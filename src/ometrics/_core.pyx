@@ -1,0 +1,1404 @@
+# SPDX-License-Identifier: MIT
+"""The recording core: what happens between `record_*()` and `snapshot()`.
+
+Compiled because it runs in the middle of an agent's work: one record costs some tens of
+nanoseconds, of which most are CPython's call.
+
+Thread safety
+-------------
+One mutex a collector (`om_core.lock`) protects all its counts. A single record keeps the
+GIL and tries the mutex; only when it is taken, the GIL is given up to wait. Loops over
+buffers give the GIL up, fill memory of their own, and take the mutex to add it. Python
+code never runs while it is held: argument conversion, look-up, allocation, warnings and
+clocks of the user come before or after. So a signal handler, a finalizer or a logging
+handler that records cannot meet a held mutex of its own thread.
+
+One instant without stopping anybody
+------------------------------------
+A snapshot of a thousand models copies megabytes; under the mutex that would block every
+recorder for a millisecond. Instead `epoch` is advanced under the mutex: that is the
+instant. Each record carries the epoch that it was last seen in. The snapshot then visits
+the records one by one, each under the mutex for a microsecond; a recorder that comes to
+an unseen record first copies it for the snapshot (`locked_settle`), then changes it. The
+price on the hot path is one comparison, which also notices that a record is no longer in
+the table: removed, cleared by a reset, or the parent's after a fork. (Rejected: two
+halves that writers switch between, as in client_golang: a writer that a fork cuts off in
+the old half is waited for in the child for ever.)
+
+Lock order: `copying`, then `lock`; the GIL is never waited for while holding either of
+them, and `copying` is only waited for without the GIL.
+"""
+
+import logging
+from array import array
+from operator import itemgetter
+
+from ometrics.errors import OllamaError, code_of
+
+from cpython.buffer cimport (
+    PyBUF_C_CONTIGUOUS,
+    PyBUF_FORMAT,
+    PyBuffer_Release,
+    PyObject_CheckBuffer,
+    PyObject_GetBuffer,
+)
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.datetime cimport import_datetime, timedelta
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.math cimport INFINITY, NAN, isnan
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+
+from ometrics._buckets cimport cell_of, om_layout
+from ometrics._histogram cimport Layout
+from ometrics._record cimport *
+
+cimport cython
+
+import_datetime()
+
+cdef extern from "Python.h":
+    long long PyLong_AsLongLongAndOverflow(object, int *overflow) except? -1
+    double PyFloat_AsDouble(object) except? -1
+
+cdef object logger = logging.getLogger("ometrics")
+
+MAX_NAME = 256          # characters of a model name or code
+OVERFLOW = "__overflow__"
+INVALID = ("nan", "infinite", "negative")  # keys of `invalid_values`
+EVENT_TYPES = ("latency", "error", "task_complete", "resource")
+
+cdef enum:
+    MAX_KNOWN_CODES = 4096      # distinct codes a collector keeps apart
+    MAX_LISTED_CALLS = 1024     # running calls a snapshot lists; all are counted
+    EVENTS_AT_ONCE = 256        # read in one go: bounds the time under the mutex
+    FIRST_CAPACITY = 64
+
+
+# --- forks ---------------------------------------------------------------------------
+
+cdef om_mutex cores_lock
+cdef om_core *all_cores = NULL
+
+cdef void forked_child() noexcept nogil:
+    """
+    Start every core of a forked child at zero.
+
+    The parent goes on with the counts, so the sum over the family is exact. Other
+    threads of the parent may have held any lock or been half way through a record:
+    locks are made anew and everything that they protect is dropped, not repaired.
+    """
+    cdef om_core *c
+    om_mutex_init(&cores_lock)
+    c = all_cores
+    while c != NULL:
+        om_mutex_init(&c.lock)
+        om_mutex_init(&c.copying)
+        c.forks += 1
+        c.floor = c.head
+        c.snapshotting = 0
+        c.calls = NULL
+        c.last_call = NULL
+        c.n_calls = 0
+        locked_clear(c, om_precise_wall_ns(), om_monotonic_ns())
+        if c.next != NULL:
+            c.next.previous = c     # the only link that may have been half made
+        c = c.next
+
+om_mutex_init(&cores_lock)
+if om_at_fork(forked_child) != 0:
+    raise MemoryError("no room for the fork handler")
+
+
+# --- under the mutex -----------------------------------------------------------------
+
+cdef void locked_clear(om_core *c, int64_t wall_ns, int64_t monotonic_ns) noexcept nogil:
+    """Empty the core; its old records become stale by their generation."""
+    c.generation += 1
+    c.epoch += 1
+    c.n = 0
+    c.next_order = 0
+    c.packed_limit = 0
+    memset(&c.totals, 0, sizeof(c.totals))
+    c.totals.task_min_ms = INFINITY
+    c.totals.task_max_ms = -INFINITY
+    c.totals.events_before = c.head
+    c.totals.start_wall_ns = wall_ns
+    c.totals.start_monotonic_ns = monotonic_ns
+
+cdef int locked_settle(om_core *c, om_record *record) noexcept nogil:
+    """Make a record whose epoch is not the core's ready to be changed."""
+    if record.generation != c.generation:
+        if record.generation != 0:
+            return STALE
+        if c.n == c.capacity:
+            return FULL
+        record.generation = c.generation
+        record.order = c.next_order
+        c.next_order += 1
+        c.table[c.n] = record
+        c.n += 1
+        c.packed_limit += packed_limit(c.layout, record.n_histograms)
+    elif c.snapshotting:
+        c.packed_size += locked_pack(c.layout, record, c.packed + c.packed_size)
+    record.epoch = c.epoch
+    return SETTLED
+
+cdef inline om_event *locked_next_event(om_core *c) noexcept nogil:
+    cdef om_event *event = &c.events[c.head & c.event_mask]
+    c.head += 1
+    return event
+
+cdef inline void locked_emit(
+    om_core *c, uint8_t type, uint8_t success, uint32_t name_id, double value,
+    int64_t wall_ns,
+) noexcept nogil:
+    cdef om_event *event
+    if c.emitting:
+        event = locked_next_event(c)
+        event.type = type
+        event.success = success
+        event.name_id = name_id
+        event.value = value
+        event.wall_ns = wall_ns
+
+cdef void locked_unlist(om_core *c, om_call *call) noexcept nogil:
+    """Take a running call off the list."""
+    if call.previous != NULL:
+        call.previous.next = call.next
+    else:
+        c.calls = call.next
+    if call.next != NULL:
+        call.next.previous = call.previous
+    else:
+        c.last_call = call.previous
+    c.n_calls -= 1
+    call.listed = 0
+
+cdef int locked_retire(om_core *c, uint32_t name_id) noexcept nogil:
+    """Take all records of a name out of the table; returns how many there were."""
+    cdef uint32_t i = c.n
+    cdef int found = 0
+    while i > 0:
+        i -= 1
+        if c.table[i].name_id == name_id:
+            c.packed_limit -= packed_limit(c.layout, c.table[i].n_histograms)
+            c.table[i].generation = UINT64_MAX
+            c.table[i].epoch = 0
+            c.n -= 1
+            c.table[i] = c.table[c.n]
+            found += 1
+    return found
+
+
+# --- arguments -----------------------------------------------------------------------
+
+cdef double seconds_of(object latency) except? -1.0:
+    """
+    Seconds of any number or `timedelta`.
+
+    Raises:
+        TypeError: Not a number; strings are not parsed.
+    """
+    if isinstance(latency, timedelta):
+        return latency.total_seconds()
+    try:
+        return PyFloat_AsDouble(latency)
+    except OverflowError:
+        return INFINITY if latency > 0 else -INFINITY
+    except TypeError:
+        raise TypeError(
+            "a latency is a number of seconds or a timedelta, not"
+            f" {type(latency).__name__}"
+        ) from None
+
+cdef inline int check(double value) noexcept nogil:
+    """VALID, or why `value` cannot be counted as a number."""
+    if 0.0 <= value < INFINITY:
+        return VALID
+    if isnan(value):
+        return NOT_A_NUMBER
+    return INFINITE if value > 0 else NEGATIVE
+
+cdef str mended(object model):
+    """
+    A name as it may leave the process: at most 256 characters, no lone surrogates.
+
+    Raises:
+        TypeError: Not a string.
+    """
+    if not isinstance(model, str):
+        raise TypeError(f"a model is named by a str, not {type(model).__name__}")
+    cdef str name = model[:MAX_NAME] if len(model) > MAX_NAME else str(model)
+    return name.encode("utf-8", "replace").decode()
+
+
+NOBODY = object()       # what `last_name` is before anybody recorded
+
+cdef int link(om_core *c) noexcept:
+    """Make a core known to the fork handler. The first store that the handler could see
+    is the last one: a fork in between finds a list without it."""
+    global all_cores
+    om_mutex_acquire(&cores_lock)
+    c.next = all_cores
+    if all_cores != NULL:
+        all_cores.previous = c
+    all_cores = c
+    om_mutex_release(&cores_lock)
+    return 0
+
+cdef int unlink(om_core *c) noexcept:
+    global all_cores
+    om_mutex_acquire(&cores_lock)
+    if c.previous != NULL:
+        c.previous.next = c.next
+    elif all_cores == c:
+        all_cores = c.next
+    if c.next != NULL:
+        c.next.previous = c.previous
+    om_mutex_release(&cores_lock)
+    return 0
+
+
+cdef void fill(
+    const om_layout *layout, om_record *batch, const double *data, Py_ssize_t n,
+    uint64_t *invalid,
+) noexcept nogil:
+    """Count `n` values in a record that nobody else sees."""
+    cdef om_histogram *h = histogram_at(layout, batch, 0)
+    cdef uint64_t *cells = cells_at(h)
+    cdef uint64_t saturated = 0
+    cdef uint64_t sum_ns = 0
+    cdef double low = INFINITY
+    cdef double high = -INFINITY
+    cdef double value
+    cdef Py_ssize_t i
+    for i in range(n):
+        value = data[i]
+        if check(value) != VALID:
+            invalid[check(value)] += 1
+            continue
+        cells[cell_of(layout, value)] += 1
+        locked_add(&sum_ns, nanoseconds(value), &saturated)
+        low = value if value < low else low
+        high = value if value > high else high
+    h.sum_ns = sum_ns
+    h.min = low
+    h.max = high
+    batch.updated_ns = saturated
+
+cdef void locked_add_batch(
+    om_core *c, om_record *record, om_record *batch, const double *data, Py_ssize_t n,
+    const uint64_t *invalid, int64_t now,
+) noexcept nogil:
+    """Add what `fill` counted; only the events that can still be read are written."""
+    cdef uint64_t unknown = 0
+    cdef Py_ssize_t i, first
+    cdef int reason
+    for reason in range(INVALID_REASONS):
+        unknown += invalid[reason]
+        c.totals.invalid[reason] += invalid[reason]
+    record.successes += n
+    record.latency_unknown += unknown
+    record.updated_ns = now
+    c.totals.saturated += batch.updated_ns
+    locked_merge_histogram(
+        c.layout, histogram_at(c.layout, record, 0), histogram_at(c.layout, batch, 0),
+        &c.totals.saturated,
+    )
+    if c.emitting:
+        first = n - <Py_ssize_t> c.event_mask - 1
+        if first > 0:
+            c.head += first
+        else:
+            first = 0
+        for i in range(first, n):
+            locked_emit(
+                c, EVENT_LATENCY, 1, record.name_id,
+                data[i] if check(data[i]) == VALID else NAN, now,
+            )
+
+
+# --- the core ------------------------------------------------------------------------
+
+@cython.final
+cdef class Slot:
+    def __dealloc__(self):
+        free(self.record)
+
+
+cdef class Core:
+    """
+    Counters of one collector. `MetricsCollector` is its public face.
+
+    Args:
+        layout: The cells.
+        max_models: Names kept apart; later ones count under `__overflow__`.
+        ring: Events kept for slow readers; rounded up to a power of two.
+        clock: `None`, or an object with `time()` and `monotonic()` in seconds.
+
+    Thread-safety:
+        Every method may be called from any thread, signal handler or finalizer.
+    """
+
+    def __cinit__(self, Layout layout not None, Py_ssize_t max_models, ring, clock):
+        cdef uint64_t size = 1
+        while size < <uint64_t> ring:
+            size *= 2
+        self.layout = layout
+        self.max_models = max_models
+        self.clock = clock
+        self.slots = {}
+        self.retired = []
+        self.names = {}
+        self.next_name_id = 1
+        self.codes = ["_OTHER"]
+        self.code_ids = {"_OTHER": 0}
+        self.warned = set()
+        self.c = <om_core *> calloc(1, sizeof(om_core))
+        if self.c == NULL:
+            raise MemoryError
+        cdef om_core *c = self.c
+        om_mutex_init(&c.lock)
+        om_mutex_init(&c.copying)
+        c.layout = &layout.c
+        c.capacity = FIRST_CAPACITY
+        c.table = <om_record **> malloc(c.capacity * sizeof(om_record *))
+        c.events = <om_event *> calloc(size, sizeof(om_event))
+        c.event_mask = size - 1
+        c.emitting = 1
+        if c.table == NULL or c.events == NULL:
+            raise MemoryError
+        self.last_name = NOBODY
+        locked_clear(c, self.precise_wall(), self.monotonic())
+        self.generation = c.generation
+        link(c)
+
+    def __dealloc__(self):
+        cdef om_core *c = self.c
+        if c == NULL:
+            return
+        unlink(c)
+        free(c.table)
+        free(c.events)
+        om_mutex_destroy(&c.lock)
+        om_mutex_destroy(&c.copying)
+        free(c)
+
+    def __reduce__(self):
+        raise TypeError(
+            f"cannot pickle or copy a live {type(self).__name__}: its counts are still"
+            " moving; pickle what snapshot() returns"
+        )
+
+    def __copy__(self):
+        return self.__reduce__()
+
+    def __deepcopy__(self, memo):
+        return self.__reduce__()
+
+    # --- clocks ----------------------------------------------------------------------
+
+    cdef inline int64_t wall(self) except? -1:
+        """Coarse: for "last updated" and event times."""
+        if self.clock is None:
+            return om_wall_ns()
+        return <int64_t> (self.clock.time() * 1e9)
+
+    cdef int64_t precise_wall(self) except? -1:
+        if self.clock is None:
+            return om_precise_wall_ns()
+        return <int64_t> (self.clock.time() * 1e9)
+
+    cdef int64_t monotonic(self) except? -1:
+        if self.clock is None:
+            return om_monotonic_ns()
+        return <int64_t> (self.clock.monotonic() * 1e9)
+
+    # --- names and codes -------------------------------------------------------------
+
+    cdef inline Slot slot_of(self, object model):
+        """The slot of a model, made if need be; the last one is remembered."""
+        if model is self.last_name:
+            return self.last_slot
+        return self.find_slot(model)
+
+    cdef Slot find_slot(self, object model):
+        cdef Slot slot = None
+        if self.generation == self.c.generation:
+            slot = self.slots.get(model)
+        if slot is None:
+            with cython.critical_section(self):
+                slot = self.add_slot(model)
+        # A name that was cut or that overflowed takes the long way each time: it is
+        # counted there, and there may be room for it later.
+        elif OM_HAS_GIL:
+            self.last_slot = slot
+            self.last_name = model
+        return slot
+
+    cdef Slot add_slot(self, object model):
+        """The slot of a name that the dictionary does not have as it stands."""
+        cdef Slot slot
+        cdef str name = mended(model)
+        cdef om_core *c = self.c
+        self.restart()
+        if name != model:
+            om_mutex_acquire(&c.lock)
+            c.totals.truncated_names += 1
+            om_mutex_release(&c.lock)
+        slot = self.slots.get(name)
+        if slot is not None:
+            return slot
+        if name != OVERFLOW and len(self.slots) - (OVERFLOW in self.slots) >= (
+            self.max_models
+        ):
+            self.warn_once(
+                OVERFLOW,
+                "more than %d models: further names, such as %.80r, count under %s",
+                (self.max_models, name, OVERFLOW),
+            )
+            return self.add_slot(OVERFLOW)
+        slot = self.new_slot(name, NOT_A_CALL)
+        # A finalizer that ran in new_slot() may have come first: then its slot stays.
+        return self.slots.setdefault(name, slot)
+
+    cdef Slot new_slot(self, str name, int operation):
+        cdef bytes encoded = name.encode()
+        cdef Slot slot = Slot.__new__(Slot)
+        cdef int n = MODEL_HISTOGRAMS if operation == NOT_A_CALL else CALL_HISTOGRAMS
+        cdef om_record *record
+        cdef om_histogram *h
+        cdef int i
+        record = <om_record *> calloc(1, record_size(&self.layout.c, n))
+        if record == NULL:
+            raise MemoryError(f"no memory for the record of model {name!r}")
+        slot.record = record
+        record.operation = operation
+        record.n_histograms = n
+        record.name_length = PyBytes_GET_SIZE(encoded)
+        memcpy(record.name, PyBytes_AS_STRING(encoded), record.name_length)
+        for i in range(n):
+            h = histogram_at(&self.layout.c, record, i)
+            h.min = INFINITY
+            h.max = -INFINITY
+        record.name_id = self.next_name_id
+        self.next_name_id += 1
+        self.names[record.name_id] = name
+        if len(self.names) > 16 * (self.max_models + FIRST_CAPACITY):
+            self.forget_names()
+        return slot
+
+    cdef int restart(self) except -1:
+        """After a reset or in a forked child: begin with no slots."""
+        cdef dict old
+        if self.generation != self.c.generation:
+            old = self.slots
+            self.slots = {}
+            self.generation = self.c.generation
+            self.last_name = NOBODY
+            self.last_slot = None
+            # take() may still be reading the records that these slots own
+            self.retired.append(old)
+        return 0
+
+    cdef Slot renew(self, object model, Slot slot):
+        """After `locked_settle` refused: the slot to try instead."""
+        if slot.record.generation == 0:
+            self.grow()
+            return slot
+        self.last_name = NOBODY
+        self.last_slot = None
+        return self.find_slot(model)
+
+    cdef int grow(self) except -1:
+        """Make room in the table."""
+        cdef om_core *c = self.c
+        cdef om_record **table
+        cdef uint32_t capacity
+        om_mutex_acquire(&c.copying)
+        capacity = 2 * c.capacity
+        table = <om_record **> malloc(capacity * sizeof(om_record *))
+        if table != NULL:
+            om_mutex_acquire(&c.lock)
+            memcpy(table, c.table, c.n * sizeof(om_record *))
+            table, c.table = c.table, table
+            c.capacity = capacity
+            om_mutex_release(&c.lock)
+        om_mutex_release(&c.copying)
+        if table == NULL:
+            raise MemoryError(f"no memory for {capacity} models")
+        free(table)
+        return 0
+
+    cdef int forget_names(self) except -1:
+        """Drop names that no record, event or running call can refer to any more."""
+        cdef om_core *c = self.c
+        cdef dict slots
+        cdef om_call *call
+        cdef uint64_t i
+        cdef set live = set()
+        cdef Slot slot
+        for slots in [self.slots, *self.retired]:
+            for slot in slots.values():
+                live.add(slot.record.name_id)
+        # Without the mutex: a name that comes or goes meanwhile is only kept longer.
+        for i in range(c.event_mask + 1):
+            live.add(c.events[i].name_id)
+        self.names = {
+            id: name
+            for id, name in self.names.items()
+            if id in live or id + 2 * self.max_models > self.next_name_id
+        }
+        return 0
+
+    cdef uint32_t code_id(self, object error) except? 0xFFFFFFFF:
+        """The id of an error's code; 0, `_OTHER`, past the limit of codes."""
+        cdef object key = error
+        cdef str code
+        if not isinstance(error, (str, type)):
+            key = error.code if isinstance(error, OllamaError) else type(error)
+        known = self.code_ids.get(key)
+        if known is not None:
+            return known
+        code = mended(code_of(error))
+        known = self.code_ids.get(code)
+        if known is None:
+            if len(self.codes) >= MAX_KNOWN_CODES:
+                return 0
+            self.codes.append(code)
+            known = self.code_ids.setdefault(code, len(self.codes) - 1)
+        if len(self.code_ids) < 2 * MAX_KNOWN_CODES:
+            self.code_ids[key] = known
+        return known
+
+    # --- recording -------------------------------------------------------------------
+
+    cdef inline int add_latency(
+        self, object model, Slot slot, object latency
+    ) except -1:
+        cdef om_core *c = self.c
+        cdef om_record *record = slot.record
+        cdef double seconds
+        cdef int cell = 0
+        cdef int reason
+        cdef int64_t now
+        if PyFloat_CheckExact(latency):
+            seconds = PyFloat_AS_DOUBLE(latency)
+        else:
+            seconds = seconds_of(latency)
+        reason = check(seconds)
+        if reason == VALID:
+            cell = cell_of(c.layout, seconds)
+        now = self.wall()
+
+        om_mutex_acquire(&c.lock)
+        while record.epoch != c.epoch and locked_settle(c, record) != SETTLED:
+            om_mutex_release(&c.lock)
+            slot = self.renew(model, slot)
+            record = slot.record
+            om_mutex_acquire(&c.lock)
+        record.successes += 1
+        record.updated_ns = now
+        if reason == VALID:
+            locked_add_value(
+                histogram_at(c.layout, record, 0), cell, seconds, &c.totals.saturated
+            )
+        else:
+            record.latency_unknown += 1
+            c.totals.invalid[reason] += 1
+            seconds = NAN
+        locked_emit(c, EVENT_LATENCY, 1, record.name_id, seconds, now)
+        om_mutex_release(&c.lock)
+
+        if reason != VALID:
+            self.reject(model, reason)
+        return 0
+
+    cdef inline int add_error(self, object model, Slot slot, object error) except -1:
+        cdef om_core *c = self.c
+        cdef om_record *record = slot.record
+        cdef uint32_t code = self.code_id(error)
+        cdef int64_t now = self.wall()
+        cdef om_event *event
+
+        om_mutex_acquire(&c.lock)
+        while record.epoch != c.epoch and locked_settle(c, record) != SETTLED:
+            om_mutex_release(&c.lock)
+            slot = self.renew(model, slot)
+            record = slot.record
+            om_mutex_acquire(&c.lock)
+        record.failures += 1
+        record.updated_ns = now
+        locked_add_code(&record.errors, code)
+        locked_emit(c, EVENT_ERROR, 0, record.name_id, code, now)
+        om_mutex_release(&c.lock)
+        return 0
+
+    cdef inline int add_tokens(self, object model, Slot slot, object count) except -1:
+        cdef om_core *c = self.c
+        cdef om_record *record = slot.record
+        cdef int overflow = 0
+        cdef long long tokens = PyLong_AsLongLongAndOverflow(count, &overflow)
+        cdef uint64_t n = <uint64_t> tokens
+        cdef int64_t now = self.wall()
+        cdef bint negative = tokens < 0 if overflow == 0 else overflow < 0
+        if overflow > 0:
+            n = min(int(count), UINT64_MAX)
+
+        om_mutex_acquire(&c.lock)
+        while record.epoch != c.epoch and locked_settle(c, record) != SETTLED:
+            om_mutex_release(&c.lock)
+            slot = self.renew(model, slot)
+            record = slot.record
+            om_mutex_acquire(&c.lock)
+        record.updated_ns = now
+        if negative:
+            c.totals.invalid[NEGATIVE] += 1
+        else:
+            locked_add(&record.tokens, n, &c.totals.saturated)
+        om_mutex_release(&c.lock)
+
+        if negative:
+            self.reject(model, NEGATIVE)
+        return 0
+
+    cdef int add_batch(self, object model, Slot slot, object values) except -1:
+        """Fill a histogram of our own without lock and GIL, then add it."""
+        cdef Py_buffer view
+        cdef bint viewed = False
+        cdef om_record *record
+        cdef om_core *c = self.c
+        cdef const double *data
+        cdef Py_ssize_t n
+        cdef int status, reason
+        cdef int64_t now = self.wall()
+        cdef uint64_t invalid[INVALID_REASONS]
+        cdef om_record *batch
+        if PyObject_CheckBuffer(values):
+            try:
+                PyObject_GetBuffer(values, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
+                viewed = True
+            except BufferError:
+                pass        # not contiguous: read as an iterable
+            if viewed and (view.format == NULL or view.format[0] != c'd'):
+                PyBuffer_Release(&view)
+                viewed = False
+        if not viewed:
+            if isinstance(values, (str, bytes, bytearray)):
+                raise TypeError(f"latencies are numbers, not {type(values).__name__}")
+            numbers = array("d", [seconds_of(value) for value in values])
+            PyObject_GetBuffer(numbers, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
+        data = <const double *> view.buf
+        n = view.len // <Py_ssize_t> sizeof(double)
+        batch = <om_record *> calloc(1, record_size(c.layout, MODEL_HISTOGRAMS))
+        if batch == NULL:
+            PyBuffer_Release(&view)
+            raise MemoryError("no memory to count a batch")
+        memset(invalid, 0, sizeof(invalid))
+        try:
+            with nogil:
+                fill(c.layout, batch, data, n, invalid)
+            while n > 0:
+                record = slot.record
+                om_mutex_acquire(&c.lock)
+                status = SETTLED
+                if record.epoch != c.epoch:
+                    status = locked_settle(c, record)
+                if status == SETTLED:
+                    locked_add_batch(c, record, batch, data, n, invalid, now)
+                om_mutex_release(&c.lock)
+                if status == SETTLED:
+                    break
+                slot = self.renew(model, slot)
+        finally:
+            free(batch)
+            PyBuffer_Release(&view)
+        for reason in range(INVALID_REASONS):
+            if invalid[reason]:
+                self.reject(model, reason)
+        return 0
+
+    cdef int reject(self, object model, int reason) except -1:
+        """Warn of a value that was counted by reason only; once a model and reason."""
+        return self.warn_once(
+            (model, reason),
+            "model %.80r: a value that is %s counts as unknown",
+            (model, INVALID[reason]),
+        )
+
+    cdef int warn_once(self, object key, str message, tuple args) except -1:
+        # The set is bounded like everything that a caller can make grow.
+        if key in self.warned or len(self.warned) > 4 * (self.max_models + 1):
+            return 0
+        self.warned.add(key)
+        try:
+            logger.warning(message, *args)
+        except Exception:       # a logging handler of the user's that raises
+            self.count_internal_error()
+        return 0
+
+    def count_internal_error(self):
+        """Count a failure of instrumentation that was kept from the caller."""
+        om_mutex_acquire(&self.c.lock)
+        self.c.totals.internal_errors += 1
+        om_mutex_release(&self.c.lock)
+
+    def record_latency(self, model, latency, /):
+        """
+        Count one successful request.
+
+        Args:
+            model: Name of the model.
+            latency: Seconds, as any real number, or a `datetime.timedelta`. NaN, infinite
+                or negative: the request counts, its latency is unknown.
+
+        Raises:
+            TypeError: `model` is not a `str`, or `latency` not a number; nothing counts.
+
+        Thread-safety:
+            Safe from any thread, signal handler or finalizer.
+        """
+        self.add_latency(model, self.slot_of(model), latency)
+
+    def record_latencies(self, model, values, /):
+        """
+        Count a batch of successful requests.
+
+        Args:
+            model: Name of the model.
+            values: Seconds: a C-contiguous buffer of float64 (`array`, `memoryview`,
+                NumPy), read without copying and without the GIL, or any iterable of
+                what `record_latency` takes.
+
+        Raises:
+            TypeError: `model` is not a `str` or a value not a number; nothing counts.
+
+        Thread-safety:
+            Safe from any thread. The batch is added at one instant.
+        """
+        self.add_batch(model, self.slot_of(model), values)
+
+    def record_error(self, model, error, /):
+        """
+        Count one failed request.
+
+        Args:
+            model: Name of the model.
+            error: An exception, its class, or a code. `OllamaError` counts under its
+                code, any other exception under its class name, never its message.
+
+        Raises:
+            TypeError: `model` is not a `str`, or `error` none of these; nothing counts.
+
+        Thread-safety:
+            Safe from any thread, signal handler or finalizer.
+        """
+        self.add_error(model, self.slot_of(model), error)
+
+    def record_tokens(self, model, token_count, /):
+        """
+        Add tokens to a model.
+
+        Args:
+            model: Name of the model.
+            token_count: Integer >= 0. A negative one counts in `invalid_values` only.
+
+        Raises:
+            TypeError: `model` is not a `str`, or the count not an integer.
+
+        Thread-safety:
+            Safe from any thread, signal handler or finalizer.
+        """
+        self.add_tokens(model, self.slot_of(model), token_count)
+
+    def record_task_completion(self, success, duration_ms, /):
+        """
+        Count one task of an agent.
+
+        Args:
+            success: Whether it completed.
+            duration_ms: Milliseconds, as any real number. NaN, infinite or negative: the
+                task counts, its duration is unknown.
+
+        Raises:
+            TypeError: The duration is not a number; nothing counts.
+
+        Thread-safety:
+            Safe from any thread, signal handler or finalizer.
+        """
+        cdef om_core *c = self.c
+        cdef bint completed = bool(success)
+        cdef double ms = seconds_of(duration_ms)
+        cdef int reason = check(ms)
+        cdef int64_t now = self.wall()
+        om_mutex_acquire(&c.lock)
+        if completed:
+            c.totals.tasks_completed += 1
+        else:
+            c.totals.tasks_failed += 1
+        c.totals.task_updated_ns = now
+        if reason == VALID:
+            locked_add(
+                &c.totals.task_sum_ns, nanoseconds(ms / 1e3), &c.totals.saturated
+            )
+            c.totals.task_min_ms = min(c.totals.task_min_ms, ms)
+            c.totals.task_max_ms = max(c.totals.task_max_ms, ms)
+        else:
+            c.totals.tasks_unknown += 1
+            c.totals.invalid[reason] += 1
+            ms = NAN
+        locked_emit(c, EVENT_TASK, completed, 0, ms, now)
+        om_mutex_release(&c.lock)
+        if reason != VALID:
+            self.reject("(task duration)", reason)
+
+    def update_resource_metrics(self, memory_mb, cpu_percent, goroutine_count, /):
+        """
+        Tell what the process uses now.
+
+        Args:
+            memory_mb: Memory in MB.
+            cpu_percent: CPU in percent of one core.
+            goroutine_count: Concurrent units of work: threads and asyncio tasks.
+
+        Raises:
+            TypeError: An argument is not a number.
+
+        A NaN, infinite or negative argument counts in `invalid_values`, and what was
+        told before stays.
+
+        Thread-safety:
+            Safe from any thread, signal handler or finalizer.
+        """
+        cdef om_core *c = self.c
+        cdef double memory = seconds_of(memory_mb)
+        cdef double cpu = seconds_of(cpu_percent)
+        cdef double units = seconds_of(goroutine_count)
+        cdef int64_t now = self.wall()
+        cdef om_event *event
+        cdef int reason = VALID
+        cdef double value
+        for value in (memory, cpu, units):
+            if reason == VALID:
+                reason = check(value)
+        if reason == VALID and units >= 9.2e18:
+            reason = INFINITE
+        om_mutex_acquire(&c.lock)
+        if reason == VALID:
+            c.totals.memory_mb = memory
+            c.totals.cpu_percent = cpu
+            c.totals.goroutines = <int64_t> units
+            c.totals.resources_ns = now
+            if c.emitting:
+                event = locked_next_event(c)
+                event.type = EVENT_RESOURCE
+                event.success = 1
+                event.name_id = 0
+                event.value = memory
+                event.cpu_percent = cpu
+                event.count = <int64_t> units
+                event.wall_ns = now
+        else:
+            c.totals.invalid[reason] += 1
+        om_mutex_release(&c.lock)
+        if reason != VALID:
+            self.reject("(resources)", reason)
+
+    def model(self, name, /):
+        """
+        A recorder bound to one model, some nanoseconds faster a record.
+
+        Returns:
+            `ModelRecorder`; it stays valid across resets, removal and forks.
+
+        Raises:
+            TypeError: `name` is not a `str`.
+        """
+        return ModelRecorder(self, name)
+
+    def time(self, model, /):
+        """
+        Time a block or a function: success records the elapsed monotonic time, an
+        exception records the error and passes through unchanged.
+
+        Returns:
+            `Timer`: a context manager for `with` and `async with`, and a decorator of
+            functions, coroutine functions and generators. One block at a time each.
+
+        Raises:
+            TypeError: `model` is not a `str`.
+        """
+        return Timer(self, model, self.slot_of(model))
+
+    # --- reading ---------------------------------------------------------------------
+
+    def take(self, bint reset, /):
+        """
+        Everything, at one instant; with `reset`, moved out instead of copied.
+
+        Returns:
+            `(packed records, totals, running calls)` for `unpack` and the snapshot.
+
+        Raises:
+            MemoryError: No room for the copy; with `reset`, nothing was cleared.
+        """
+        cdef om_core *c = self.c
+        cdef om_totals totals
+        cdef om_record **table = NULL
+        cdef char *buffer = NULL
+        cdef om_call *call
+        cdef size_t size = 0
+        cdef size_t used = 0
+        cdef uint32_t i, n
+        cdef uint32_t listed = 0
+        cdef uint32_t running
+        cdef uint64_t emitted
+        cdef int64_t wall = self.precise_wall()
+        cdef int64_t monotonic = self.monotonic()
+        cdef om_call calls[MAX_LISTED_CALLS]
+
+        om_mutex_acquire(&c.copying)
+        if reset:
+            table = <om_record **> malloc(c.capacity * sizeof(om_record *))
+        while True:
+            om_mutex_acquire(&c.lock)
+            if c.packed_limit <= size:
+                break
+            size = c.packed_limit
+            om_mutex_release(&c.lock)
+            free(buffer)
+            buffer = <char *> malloc(size)
+            if buffer == NULL or (reset and table == NULL):
+                free(buffer)
+                free(table)
+                om_mutex_release(&c.copying)
+                raise MemoryError(f"no memory for a snapshot of {size} bytes")
+        # the instant
+        n = c.n
+        totals = c.totals
+        emitted = c.head - c.totals.events_before
+        running = c.n_calls
+        call = c.calls
+        while call != NULL and listed < MAX_LISTED_CALLS:
+            calls[listed] = call[0]
+            listed += 1
+            call = call.next
+        if reset and table != NULL:
+            table, c.table = c.table, table
+            locked_clear(c, wall, monotonic)
+            om_mutex_release(&c.lock)
+            with cython.critical_section(self):
+                self.restart()
+            with nogil:     # no recorder can reach these any more
+                for i in range(n):
+                    used += locked_pack(c.layout, table[i], buffer + used)
+        else:
+            c.epoch += 1
+            c.snapshotting = 1
+            c.packed = buffer
+            c.packed_size = 0
+            om_mutex_release(&c.lock)
+            with nogil:
+                for i in range(n):
+                    om_mutex_lock(&c.lock)
+                    if c.table[i].epoch != c.epoch:
+                        locked_settle(c, c.table[i])
+                    om_mutex_release(&c.lock)
+                om_mutex_lock(&c.lock)
+                c.snapshotting = 0
+                used = c.packed_size
+                om_mutex_release(&c.lock)
+        om_mutex_release(&c.copying)
+        free(table)
+        cdef list retired = self.retired
+        if reset:
+            self.retired = []
+        try:
+            packed = PyBytes_FromStringAndSize(buffer, used)
+        finally:
+            free(buffer)
+        del retired
+        return (
+            packed,
+            totals_dict(&totals, emitted, wall, monotonic),
+            running_calls(self.names, calls, listed, running, monotonic),
+        )
+
+    def take_model(self, model, /):
+        """
+        One model's records, at one instant of their own.
+
+        Returns:
+            `(packed records, uptime in ns, running calls)`; nothing packed if unknown.
+        """
+        cdef om_core *c = self.c
+        cdef list slots = []
+        cdef Slot slot
+        cdef om_record *records[1 + MAX_OPERATIONS]
+        cdef int n = 0
+        cdef int i
+        cdef char *buffer
+        cdef size_t size = 0
+        cdef size_t used = 0
+        cdef int64_t start
+        cdef int64_t monotonic = self.monotonic()
+        cdef str name = mended(model)
+        if self.generation == c.generation:
+            slot = self.slots.get(name)
+            if slot is not None:
+                slots = [slot, *[s for s in slot.calls or () if s is not None]]
+        for slot in slots:  # this list keeps the records alive
+            records[n] = slot.record
+            size += packed_limit(c.layout, slot.record.n_histograms)
+            n += 1
+        buffer = <char *> malloc(size + 1)
+        if buffer == NULL:
+            raise MemoryError(f"no memory for a snapshot of {size} bytes")
+        om_mutex_acquire(&c.lock)
+        start = c.totals.start_monotonic_ns
+        for i in range(n):
+            if records[i].generation == c.generation:
+                used += locked_pack(c.layout, records[i], buffer + used)
+        om_mutex_release(&c.lock)
+        packed = PyBytes_FromStringAndSize(buffer, used)
+        free(buffer)
+        return packed, max(monotonic - start, 0), []
+
+    def codes_table(self):
+        """Code of each id; only ever grows."""
+        return self.codes
+
+    def discard(self, model, /):
+        """
+        Forget a model.
+
+        Returns:
+            Whether it had a record.
+        """
+        cdef om_core *c = self.c
+        cdef Slot slot
+        cdef int found = 0
+        cdef str name = mended(model)
+        om_mutex_acquire(&c.copying)
+        with cython.critical_section(self):
+            self.restart()
+            slot = self.slots.pop(name, None)
+            if slot is not None:
+                om_mutex_acquire(&c.lock)
+                found = locked_retire(c, slot.record.name_id)
+                om_mutex_release(&c.lock)
+        om_mutex_release(&c.copying)
+        return found > 0
+
+    @property
+    def forks(self):
+        """How many forks lie between the creation of this core and now."""
+        return self.c.forks
+
+    # --- events ----------------------------------------------------------------------
+
+    def widen_ring(self, capacity, /):
+        """Keep at least `capacity` events for slow readers."""
+        cdef om_core *c = self.c
+        cdef uint64_t size = 1
+        cdef uint64_t i, first
+        cdef om_event *events
+        while size < <uint64_t> capacity:
+            size *= 2
+        om_mutex_acquire(&c.copying)
+        events = NULL
+        if size > c.event_mask + 1:
+            events = <om_event *> calloc(size, sizeof(om_event))
+            if events == NULL:
+                om_mutex_release(&c.copying)
+                raise MemoryError(f"no memory for {size} events")
+            om_mutex_acquire(&c.lock)
+            first = c.head - c.event_mask - 1 if c.head > c.event_mask else 0
+            for i in range(first, c.head):
+                events[i & (size - 1)] = c.events[i & c.event_mask]
+            events, c.events = c.events, events
+            c.event_mask = size - 1
+            om_mutex_release(&c.lock)
+        om_mutex_release(&c.copying)
+        free(events)
+
+    def stop_events(self):
+        """Emit no more events; what the ring holds can still be read."""
+        om_mutex_acquire(&self.c.lock)
+        self.c.emitting = 0
+        om_mutex_release(&self.c.lock)
+
+    @property
+    def head(self):
+        """Events ever emitted: the position at which a new reader starts."""
+        return self.c.head
+
+    def read_events(self, uint64_t cursor, uint64_t capacity, /):
+        """
+        The next events of a reader.
+
+        Args:
+            cursor: Where it stopped.
+            capacity: How many it may be behind before it loses the oldest.
+
+        Returns:
+            `(rows, cursor, lost)`; at most 256 rows of `(type, model, value, success,
+            wall_ns, cpu_percent, count)`.
+        """
+        cdef om_core *c = self.c
+        cdef om_event events[EVENTS_AT_ONCE]
+        cdef om_event *event
+        cdef uint64_t oldest, kept
+        cdef uint64_t lost = 0
+        cdef int n = 0
+        cdef int i
+        om_mutex_acquire(&c.lock)
+        kept = min(capacity, c.event_mask + 1)
+        oldest = c.head - kept if c.head > kept else 0
+        cursor = max(cursor, c.floor)
+        if cursor < oldest:
+            lost = oldest - cursor
+            cursor = oldest
+        while cursor < c.head and n < EVENTS_AT_ONCE:
+            events[n] = c.events[cursor & c.event_mask]
+            n += 1
+            cursor += 1
+        om_mutex_release(&c.lock)
+        rows = []
+        for i in range(n):
+            event = &events[i]
+            if event.type == EVENT_ERROR:
+                value = self.codes[<Py_ssize_t> event.value]
+            else:
+                value = None if isnan(event.value) else event.value
+            rows.append((
+                EVENT_TYPES[event.type],
+                self.names.get(event.name_id, "") if event.name_id else "",
+                value,
+                bool(event.success),
+                event.wall_ns,
+                event.cpu_percent,
+                event.count,
+            ))
+        return rows, cursor, lost
+
+
+cdef dict totals_dict(
+    om_totals *t, uint64_t emitted, int64_t wall_ns, int64_t monotonic_ns
+):
+    """The totals under the names that `collector` knows."""
+    cdef int i
+    return {
+        "start_wall_ns": t.start_wall_ns,
+        "wall_ns": wall_ns,
+        "uptime_ns": max(monotonic_ns - t.start_monotonic_ns, 0),
+        "tasks_completed": t.tasks_completed,
+        "tasks_failed": t.tasks_failed,
+        "tasks_unknown": t.tasks_unknown,
+        "task_sum_ns": t.task_sum_ns,
+        "task_min_ms": t.task_min_ms if t.task_min_ms <= t.task_max_ms else None,
+        "task_max_ms": t.task_max_ms if t.task_min_ms <= t.task_max_ms else None,
+        "task_updated_ns": t.task_updated_ns,
+        "memory_mb": t.memory_mb,
+        "cpu_percent": t.cpu_percent,
+        "goroutines": t.goroutines,
+        "resources_ns": t.resources_ns,
+        "invalid_values": {
+            INVALID[i]: t.invalid[i] for i in range(INVALID_REASONS) if t.invalid[i]
+        },
+        "truncated_names": t.truncated_names,
+        "saturated": t.saturated,
+        "internal_errors": t.internal_errors,
+        "events_emitted": emitted,
+    }
+
+cdef list running_calls(
+    dict names, om_call *calls, uint32_t listed, uint32_t running, int64_t monotonic_ns
+):
+    """`(model, operation, age in seconds)` of each running call, oldest first."""
+    cdef uint32_t i
+    return [
+        (
+            names.get(calls[i].name_id, ""),
+            calls[i].operation,
+            max(monotonic_ns - calls[i].start_ns, 0) / 1e9,
+        )
+        for i in range(listed)
+    ]
+
+cdef dict codes_dict(om_codes *codes, list names):
+    cdef uint32_t i
+    cdef dict result = {names[codes.ids[i]]: codes.counts[i] for i in range(codes.n)}
+    if codes.counts[MAX_CODES]:
+        result["_OTHER"] = codes.counts[MAX_CODES]
+    return result
+
+def unpack(bytes packed, list codes, /):
+    """
+    The records of `Core.take`, by order of first record.
+
+    Returns:
+        For each record a dictionary of its numbers; `histograms` are tuples
+        `(sum_ns, min, max, first_cell, cells)`.
+    """
+    cdef const char *data = PyBytes_AS_STRING(packed)
+    cdef Py_ssize_t end = PyBytes_GET_SIZE(packed)
+    cdef Py_ssize_t at = 0
+    cdef Py_ssize_t size
+    cdef om_record record
+    cdef om_packed_histogram h
+    cdef uint32_t i
+    cdef bint some
+    cdef list rows = []
+    while at < end:
+        memcpy(&record, data + at, sizeof(om_record) - NAME_BYTES)
+        at += sizeof(om_record) - NAME_BYTES
+        name = PyUnicode_DecodeUTF8(data + at, record.name_length, NULL)
+        at = (at + record.name_length + 7) & ~(<Py_ssize_t> 7)
+        histograms = []
+        for i in range(record.n_histograms):
+            memcpy(&h, data + at, sizeof(h))
+            at += sizeof(h)
+            size = h.n_cells * sizeof(uint64_t)
+            some = h.n_cells > 0
+            histograms.append((
+                h.h.sum_ns,
+                h.h.min if some else None,
+                h.h.max if some else None,
+                h.first,
+                PyBytes_FromStringAndSize(data + at, size),
+            ))
+            at += size
+        rows.append((record.order, {
+            "name": name,
+            "operation": record.operation,
+            "updated_ns": record.updated_ns,
+            "successes": record.successes,
+            "failures": record.failures,
+            "cancelled": record.cancelled,
+            "latency_unknown": record.latency_unknown,
+            "tokens": record.tokens,
+            "prompt_tokens": (
+                record.prompt_tokens if record.told & TOLD_PROMPT else None
+            ),
+            "cached_tokens": (
+                record.cached_tokens if record.told & TOLD_CACHED else None
+            ),
+            "completion_tokens": (
+                record.completion_tokens if record.told & TOLD_COMPLETION else None
+            ),
+            "decode_tokens": record.decode_tokens,
+            "decode_ns": record.decode_ns,
+            "prefill_tokens": record.prefill_tokens,
+            "prefill_ns": record.prefill_ns,
+            "errors": codes_dict(&record.errors, codes),
+            "done_reasons": codes_dict(&record.done_reasons, codes),
+            "histograms": histograms,
+        }))
+    rows.sort(key=itemgetter(0))
+    return [row for _, row in rows]
+
+
+# --- bound to a model ----------------------------------------------------------------
+
+@cython.final
+cdef class ModelRecorder:
+    """
+    Records for one model; made by `MetricsCollector.model(name)`.
+
+    Thread-safety:
+        Like the collector's methods.
+    """
+    cdef Core core
+    cdef Slot slot
+    cdef readonly object name
+
+    def __cinit__(self, Core core not None, name):
+        self.core = core
+        self.slot = core.slot_of(name)
+        self.name = name
+
+    def __reduce__(self):
+        return self.core.__reduce__()
+
+    def __copy__(self):
+        return self.core.__reduce__()
+
+    def __deepcopy__(self, memo):
+        return self.core.__reduce__()
+
+    def __repr__(self):
+        return f"<ModelRecorder {self.name!r}>"
+
+    cdef inline Slot current(self):
+        # After a reset, removal or fork the slot is stale for ever: look it up again.
+        if self.slot.record.generation != self.core.c.generation:
+            self.slot = self.core.slot_of(self.name)
+        return self.slot
+
+    def record_latency(self, latency, /):
+        """Count one successful request; see `MetricsCollector.record_latency`."""
+        self.core.add_latency(self.name, self.current(), latency)
+
+    def record_latencies(self, values, /):
+        """Count a batch; see `MetricsCollector.record_latencies`."""
+        self.core.add_batch(self.name, self.current(), values)
+
+    def record_error(self, error, /):
+        """Count one failed request; see `MetricsCollector.record_error`."""
+        self.core.add_error(self.name, self.current(), error)
+
+    def record_tokens(self, token_count, /):
+        """Add tokens; see `MetricsCollector.record_tokens`."""
+        self.core.add_tokens(self.name, self.current(), token_count)
+
+    def time(self):
+        """Time a block or a function; see `MetricsCollector.time`."""
+        return Timer(self.core, self.name, self.current())
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Timer:
+    """
+    One timed block of a model; made by `time()`.
+
+    Thread-safety:
+        One block at a time; as a decorator, each call gets a timer of its own.
+    """
+    cdef Core core
+    cdef object name
+    cdef Slot slot
+    cdef int64_t start_ns
+
+    def __cinit__(self, Core core not None, name, Slot slot not None):
+        self.core = core
+        self.name = name
+        self.slot = slot
+
+    def __enter__(self):
+        self.start_ns = self.core.monotonic()
+        return self
+
+    def __exit__(self, kind, error, trace):
+        cdef int64_t elapsed
+        if kind is None:
+            elapsed = self.core.monotonic() - self.start_ns
+            self.core.add_latency(self.name, self.slot, elapsed / 1e9)
+        else:
+            self.core.add_error(self.name, self.slot, kind if error is None else error)
+        return False
+
+    async def __aenter__(self):
+        return self.__enter__()
+
+    async def __aexit__(self, kind, error, trace):
+        return self.__exit__(kind, error, trace)
+
+    def __call__(self, function, /):
+        """Decorate a function, coroutine function or generator function."""
+        from ometrics.timing import timed
+        return timed(function, self.core, self.name)

@@ -1,0 +1,474 @@
+# SPDX-License-Identifier: MIT
+"""JSON text in C: the integer views of a histogram, Go durations, and indentation.
+
+Compiled because an export writes hundreds of counts a model, most of a document's bytes;
+everything else of the document is written by msgspec. Pure: no lock, no shared state;
+every function may be called from any thread.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.math cimport ceil, ldexp, rint
+from libc.stdint cimport UINT64_MAX, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memchr, memcpy, memset
+
+from ometrics._buckets cimport EXP_CELLS, MIN_EXPONENT, OCTAVE, SCALE
+from ometrics._histogram cimport Layout
+
+cimport cython
+
+from msgspec import Raw
+
+cdef enum:
+    DIGITS = 20                 # of 2^64 - 1
+    INDENT = 2                  # spaces a level
+
+cdef double TWO_TO_64 = ldexp(1.0, 64)
+
+
+cdef inline char *put(char *out, const char *text, Py_ssize_t n) noexcept nogil:
+    memcpy(out, text, n)
+    return out + n
+
+cdef inline char *put_bytes(char *out, bytes text) noexcept:
+    return put(out, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+
+cdef inline char *put_int(char *out, uint64_t value) noexcept nogil:
+    cdef char digits[DIGITS]
+    cdef int n = DIGITS
+    if value < 10:
+        out[0] = <char> (48 + value)
+        return out + 1
+    while value:
+        n -= 1
+        digits[n] = <char> (48 + value % 10)
+        value //= 10
+    return put(out, digits + n, DIGITS - n)
+
+cdef char *put_fixed(
+    char *out, uint64_t whole, uint64_t part, int digits
+) noexcept nogil:
+    """`whole.part`, `part` having so many digits, without trailing zeros."""
+    out = put_int(out, whole)
+    if part == 0:
+        return out
+    while part % 10 == 0:
+        part //= 10
+        digits -= 1
+    out[0] = b"."
+    cdef int i
+    for i in range(digits, 0, -1):
+        out[i] = <char> (48 + part % 10)
+        part //= 10
+    return out + 1 + digits
+
+
+def go_duration(double seconds, /):
+    """
+    A duration as Go writes it, like `ometrics.durations.format_duration`.
+
+    Args:
+        seconds: Finite and >= 0; rounded to nanoseconds, at most 2^64 - 1 of them.
+
+    Returns:
+        A string such as `1m1.5s`.
+    """
+    cdef double ns = rint(seconds * 1e9)
+    return go_duration_ns(<uint64_t> ns if ns < TWO_TO_64 else UINT64_MAX)
+
+
+cpdef str go_duration_ns(uint64_t ns):
+    """`ometrics.durations.format_duration` for 0 to 2^64 - 1 nanoseconds."""
+    cdef char text[48]
+    cdef char *out = text
+    cdef uint64_t minutes
+    if ns == 0:
+        return "0s"
+    if ns < 1_000:
+        out = put(put_int(out, ns), b"ns", 2)
+    elif ns < 1_000_000:
+        out = put(put_fixed(out, ns // 1_000, ns % 1_000, 3), b"\xc2\xb5s", 3)
+    elif ns < 1_000_000_000:
+        out = put(put_fixed(out, ns // 1_000_000, ns % 1_000_000, 6), b"ms", 2)
+    else:
+        minutes = ns // 60_000_000_000
+        ns %= 60_000_000_000
+        if minutes >= 60:
+            out = put(put_int(out, minutes // 60), b"h", 1)
+        if minutes:
+            out = put(put_int(out, minutes % 60), b"m", 1)
+        out = put_fixed(out, ns // 1_000_000_000, ns % 1_000_000_000, 9)
+        out = put(out, b"s", 1)
+    return text[:out - text].decode("utf-8")
+
+
+@cython.final
+cdef class Views:
+    """
+    What can be said in integers about histograms of one layout, as JSON.
+
+    Args:
+        layout: The cells.
+        buckets: Bounds in seconds, each a bound of the layout.
+        labels: A label for each of them; the last one is for the rest.
+        bounds: The layout's bounds as a JSON array.
+        quantiles: Up to 16 quantiles, ascending, each above 0 and below 1.
+
+    Thread-safety:
+        Immutable.
+    """
+
+    cdef Layout layout
+    cdef int n_buckets, n_bounds, n_quantiles
+    cdef Py_ssize_t room        # bytes that the longest of the texts can take
+    cdef int *bucket_ends       # last cell of each bucket but the last
+    cdef int *bound_ends        # last cell at or below each bound
+    cdef list keys              # `"label":` in UTF-8
+    cdef bytes explicit_head
+    cdef double q[16]
+
+    def __cinit__(
+        self, Layout layout, tuple buckets, tuple labels, bytes bounds, tuple quantiles
+    ):
+        cdef int i
+        if len(quantiles) > 16 or len(labels) != len(buckets):
+            raise ValueError("at most 16 quantiles, and one label for each bucket")
+        self.layout = layout
+        self.n_buckets = len(buckets)
+        self.n_bounds = len(layout.bounds)
+        self.n_quantiles = len(quantiles)
+        self.keys = [f'"{label}":'.encode() for label in labels]
+        self.explicit_head = b'{"bounds_seconds":' + bounds + b',"counts":['
+        self.room = 256 + len(self.explicit_head) + (DIGITS + 1) * (
+            EXP_CELLS + 2 + self.n_bounds
+        ) + sum([len(key) for key in self.keys])
+        self.bucket_ends = <int *> malloc((self.n_buckets + 1) * sizeof(int))
+        self.bound_ends = <int *> malloc((self.n_bounds + 1) * sizeof(int))
+        if self.bucket_ends == NULL or self.bound_ends == NULL:
+            raise MemoryError
+        for i in range(self.n_buckets - 1):
+            self.bucket_ends[i] = layout._ends[buckets[i]]
+        self.bucket_ends[self.n_buckets - 1] = layout.c.n_cells
+        for i in range(self.n_bounds):
+            self.bound_ends[i] = layout._ends[layout.bounds[i]]
+        self.bound_ends[self.n_bounds] = layout.c.n_cells
+        for i in range(self.n_quantiles):
+            self.q[i] = quantiles[i]
+
+    def __dealloc__(self):
+        free(self.bucket_ends)
+        free(self.bound_ends)
+
+    def render(self, int first, bytes cells, /):
+        """
+        The three views of the same cells.
+
+        Returns:
+            `(count, buckets, explicit, exponential)`: the number of values, and three
+            JSON objects as `msgspec.Raw`. The counts of `explicit` are not cumulative
+            and have one more for what is above the last bound.
+        """
+        cdef const uint64_t *c = <const uint64_t *> <void *> PyBytes_AS_STRING(cells)
+        cdef int n = <int> (PyBytes_GET_SIZE(cells) // sizeof(uint64_t))
+        cdef uint64_t count = 0
+        cdef int i
+        for i in range(n):
+            count += c[i]
+        cdef char *text = <char *> malloc(self.room)
+        if text == NULL:
+            raise MemoryError
+        try:
+            buckets = Raw(text[:self.put_buckets(text, first, c, n) - text])
+            explicit = Raw(text[:self.put_explicit(text, first, c, n) - text])
+            exponential = Raw(text[:self.put_exponential(text, first, c, n) - text])
+        finally:
+            free(text)
+        return count, buckets, explicit, exponential
+
+    cdef char *put_buckets(
+        self, char *out, int first, const uint64_t *c, int n
+    ) noexcept:
+        cdef int bucket
+        cdef int i = 0
+        cdef uint64_t seen
+        out[0] = b"{"
+        out += 1
+        for bucket in range(self.n_buckets):
+            seen = 0
+            while i < n and first + i <= self.bucket_ends[bucket]:
+                seen += c[i]
+                i += 1
+            out = put_int(put_bytes(out, <bytes> self.keys[bucket]), seen)
+            out[0] = b","
+            out += 1
+        (out - 1)[0] = b"}"        # instead of the last comma
+        return out
+
+    cdef char *put_explicit(
+        self, char *out, int first, const uint64_t *c, int n
+    ) noexcept:
+        cdef int bound
+        cdef int i = 0
+        cdef uint64_t seen
+        out = put_bytes(out, self.explicit_head)
+        for bound in range(self.n_bounds + 1):
+            seen = 0
+            while i < n and first + i <= self.bound_ends[bound]:
+                seen += c[i]
+                i += 1
+            out = put_int(out, seen)
+            out[0] = b","
+            out += 1
+        (out - 1)[0] = b"]"
+        out[0] = b"}"
+        return out + 1
+
+    cdef char *put_exponential(
+        self, char *out, int first, const uint64_t *c, int n
+    ) noexcept:
+        cdef const int *end = self.layout.exp_end
+        cdef int i = 0
+        cdef int low = 0
+        cdef int high, bucket, offset
+        cdef uint64_t seen
+        cdef uint64_t underflow = 0
+        cdef uint64_t overflow = 0
+        while i < n and first + i <= end[0]:
+            underflow += c[i]
+            i += 1
+        while n > i and first + n - 1 > end[EXP_CELLS]:
+            n -= 1
+            overflow += c[n]
+        # The cells between may begin or end with zeros when there are outer ones.
+        while i < n and c[i] == 0:
+            i += 1
+        while n > i and c[n - 1] == 0:
+            n -= 1
+        if i < n:
+            high = EXP_CELLS                # the first bucket that ends at or after cell i
+            while low < high:
+                bucket = (low + high) // 2
+                if end[bucket + 1] < first + i:
+                    low = bucket + 1
+                else:
+                    high = bucket
+            offset = low + MIN_EXPONENT * OCTAVE
+        else:
+            offset = 0
+        out = put(out, b'{"scale":', 9)
+        out = put_int(out, SCALE)
+        out = put(out, b',"offset":', 10)
+        if offset < 0:
+            out[0] = b"-"
+            out += 1
+            offset = -offset
+        out = put_int(out, offset)
+        out = put(out, b',"counts":[', 11)
+        if i == n:
+            out += 1                        # the comma that the bracket replaces
+        while i < n:
+            seen = 0
+            while i < n and first + i <= end[low + 1]:
+                seen += c[i]
+                i += 1
+            low += 1
+            out = put_int(out, seen)
+            out[0] = b","
+            out += 1
+        (out - 1)[0] = b"]"
+        out = put_int(put(out, b',"underflow":', 13), underflow)
+        out = put_int(put(out, b',"overflow":', 12), overflow)
+        out[0] = b"}"
+        return out + 1
+
+    def quantiles(self, int first, bytes cells, uint64_t count, low, high, /):
+        """
+        `LatencyHistogram.quantile` of each of the quantiles, in one pass.
+
+        Args:
+            first: Index of the first cell.
+            cells: The counts.
+            count: Their sum, above 0.
+            low: The minimum in seconds, or `None`.
+            high: The maximum in seconds, or `None`.
+
+        Returns:
+            A tuple of seconds.
+        """
+        cdef const uint64_t *c = <const uint64_t *> <void *> PyBytes_AS_STRING(cells)
+        cdef const double *upper = self.layout.c.upper
+        cdef const int *end = self.layout.exp_end
+        cdef bint has_low = low is not None
+        cdef bint has_high = high is not None
+        cdef double least = low if has_low else 0.0
+        cdef double most = high if has_high else 0.0
+        cdef double value, real_rank
+        cdef uint64_t rank
+        cdef uint64_t seen = c[0]
+        cdef int cell = 0
+        cdef int i
+        cdef list values = []
+        for i in range(self.n_quantiles):
+            real_rank = ceil(self.q[i] * <double> count)
+            rank = <uint64_t> real_rank if real_rank < TWO_TO_64 else count
+            rank = min(max(rank, <uint64_t> 1), count)
+            while seen < rank:
+                cell += 1
+                seen += c[cell]
+            if first + cell <= end[0]:
+                value = upper[first + cell]
+            elif first + cell > end[EXP_CELLS]:
+                value = upper[first + cell - 1]
+            else:
+                value = 2.0 * upper[first + cell - 1] * upper[first + cell] / (
+                    upper[first + cell - 1] + upper[first + cell]
+                )
+            if has_high and value > most:
+                value = most
+            if has_low and value < least:
+                value = least
+            values.append(value)
+        return tuple(values)
+
+
+cdef struct Text:
+    char *start
+    char *at
+    char *end
+
+cdef bint reserve(Text *text, Py_ssize_t n) noexcept nogil:
+    """Make room for `n` more bytes; false if there is none."""
+    cdef Py_ssize_t used = text.at - text.start
+    cdef Py_ssize_t size
+    cdef char *grown
+    if text.end - text.at >= n:
+        return True
+    size = 2 * (used + n)
+    grown = <char *> realloc(text.start, size)
+    if grown == NULL:
+        return False
+    text.start = grown
+    text.at = grown + used
+    text.end = grown + size
+    return True
+
+cdef bint put_line(
+    Text *text, const char *piece, Py_ssize_t n, int depth
+) noexcept nogil:
+    """`piece`, then a new line at this depth."""
+    if not reserve(text, n + 1 + depth * INDENT):
+        return False
+    text.at = put(text.at, piece, n)
+    text.at[0] = b"\n"
+    memset(text.at + 1, b" ", depth * INDENT)
+    text.at += 1 + depth * INDENT
+    return True
+
+cdef const char *after_string(const char *at, const char *end) noexcept nogil:
+    """The place behind the string whose opening quote is at `at`."""
+    cdef const char *quote = at + 1
+    cdef const char *back
+    while True:
+        quote = <const char *> memchr(quote, b'"', end - quote)
+        if quote == NULL:
+            return end
+        back = quote
+        while (back - 1)[0] == b"\\":
+            back -= 1
+        if (quote - back) % 2 == 0:
+            return quote + 1
+        quote += 1
+
+cdef const char *after_array(const char *at, const char *end) noexcept nogil:
+    """The place behind the array whose opening bracket is at `at`."""
+    cdef int depth = 0
+    cdef const char *close = <const char *> memchr(at, b"]", end - at)
+    if (
+        close != NULL
+        and memchr(at, b'"', close - at) == NULL
+        and memchr(at + 1, b"[", close - at - 1) == NULL
+    ):
+        return close + 1                # only numbers, as all our arrays
+    while at < end:
+        if at[0] == b'"':
+            at = after_string(at, end)
+            continue
+        if at[0] == b"[":
+            depth += 1
+        elif at[0] == b"]":
+            depth -= 1
+            if depth == 0:
+                return at + 1
+        at += 1
+    return end
+
+cdef bint put_indented(Text *text, const char *at, const char *end) noexcept nogil:
+    cdef int depth = 0
+    cdef const char *piece = at         # what is not written yet
+    while at < end:
+        if at[0] == b'"':
+            at = after_string(at, end)
+        elif at[0] == b"[":
+            at = after_array(at, end)
+        elif at[0] == b"{":
+            at += 1
+            if at[0] == b"}":
+                at += 1
+                continue
+            depth += 1
+            if not put_line(text, piece, at - piece, depth):
+                return False
+            piece = at
+        elif at[0] == b",":
+            at += 1
+            if not put_line(text, piece, at - piece, depth):
+                return False
+            piece = at
+        elif at[0] == b":":
+            at += 1
+            if not reserve(text, at - piece + 1):
+                return False
+            text.at = put(text.at, piece, at - piece)
+            text.at[0] = b" "
+            text.at += 1
+            piece = at
+        elif at[0] == b"}":
+            depth -= 1
+            if not put_line(text, piece, at - piece, depth):
+                return False
+            piece = at
+            at += 1
+        else:
+            at += 1
+    if not put_line(text, piece, at - piece, 0):
+        return False
+    return True
+
+
+def indent(bytes compact, /):
+    """
+    Spread a JSON document over lines: two spaces a level, arrays on one line.
+
+    Args:
+        compact: A valid document without white space between its tokens.
+
+    Returns:
+        The same document, with a line feed at its end.
+    """
+    cdef const char *at = PyBytes_AS_STRING(compact)
+    cdef Py_ssize_t n = PyBytes_GET_SIZE(compact)
+    cdef Text text
+    cdef bint done
+    text.start = <char *> malloc(n + n // 2 + 64)
+    if text.start == NULL:
+        raise MemoryError
+    text.at = text.start
+    text.end = text.start + n + n // 2 + 64
+    with nogil:
+        done = put_indented(&text, at, at + n)
+    try:
+        if not done:
+            raise MemoryError
+        return text.start[:text.at - text.start]
+    finally:
+        free(text.start)

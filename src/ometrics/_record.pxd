@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT
+"""One model's record: a flat C struct, and the only functions that write one.
+
+Flat means fixed size and no pointers, the name inside: such a record can live in a file
+mapped by several processes. Every `locked_*` function runs while the core's mutex is held
+(or on a record that no other thread can reach) and is `noexcept nogil` for that reason:
+no Python object, no allocation, no raise, no change of the GIL (law 1).
+"""
+
+from libc.math cimport INFINITY
+from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from ometrics._buckets cimport cell_of, om_layout
+
+cdef enum:
+    MAX_CODES = 32          # distinct error codes or done reasons a record keeps apart
+    NAME_BYTES = 1024       # 256 characters of at most 4 bytes
+    MAX_OPERATIONS = 3      # chat, text_completion, embeddings
+    MODEL_HISTOGRAMS = 1    # latency
+    CALL_HISTOGRAMS = 9     # in the order of `snapshot.CALL_HISTOGRAMS`
+    NOT_A_CALL = 0          # `operation` of a model's own record; calls count from 1
+
+# What a call told, as bits of `om_record.told`: unknown is not zero (law 5).
+cdef enum:
+    TOLD_PROMPT = 1
+    TOLD_CACHED = 2
+    TOLD_COMPLETION = 4
+
+cdef struct om_codes:
+    uint32_t n
+    uint32_t ids[MAX_CODES]
+    uint64_t counts[MAX_CODES + 1]      # the last one: _OTHER
+
+cdef struct om_record:
+    uint64_t epoch          # of the last snapshot that has seen this state; see _core.pyx
+    uint64_t generation     # of the table that it is in; 0: in none yet
+    uint32_t name_id
+    uint32_t order          # position by first record
+    uint32_t operation
+    uint32_t n_histograms
+    int64_t updated_ns      # wall clock; 0: never recorded
+    uint64_t successes
+    uint64_t failures
+    uint64_t cancelled
+    uint64_t latency_unknown
+    uint64_t tokens
+    uint64_t told
+    uint64_t prompt_tokens
+    uint64_t cached_tokens
+    uint64_t completion_tokens
+    uint64_t decode_tokens
+    uint64_t decode_ns
+    uint64_t prefill_tokens
+    uint64_t prefill_ns
+    om_codes errors
+    om_codes done_reasons
+    uint64_t name_length    # 64 bits: no padding, the name begins where the rest ends
+    char name[NAME_BYTES]   # UTF-8; last, so that a copy can stop at its end
+    # n_histograms times om_histogram, each followed by the layout's cells
+
+cdef struct om_histogram:
+    uint64_t sum_ns
+    double min              # inf of nothing
+    double max              # -inf of nothing
+
+# The same, as it travels in a snapshot: only the cells between minimum and maximum.
+cdef struct om_packed_histogram:
+    om_histogram h
+    uint32_t first
+    uint32_t n_cells
+
+cdef inline size_t histogram_size(const om_layout *layout) noexcept nogil:
+    return sizeof(om_histogram) + layout.n_cells * sizeof(uint64_t)
+
+cdef inline size_t record_size(const om_layout *layout, int n_histograms) noexcept nogil:
+    return sizeof(om_record) + n_histograms * histogram_size(layout)
+
+cdef inline om_histogram *histogram_at(
+    const om_layout *layout, om_record *record, int i
+) noexcept nogil:
+    return <om_histogram *> (
+        <char *> record + sizeof(om_record) + i * histogram_size(layout)
+    )
+
+cdef inline uint64_t *cells_at(om_histogram *h) noexcept nogil:
+    return <uint64_t *> (<char *> h + sizeof(om_histogram))
+
+cdef inline uint64_t nanoseconds(double seconds) noexcept nogil:
+    """Rounded; 2^64 - 1 past 292 years, where the conversion would be undefined."""
+    if seconds < 9.2e9:
+        return <uint64_t> (seconds * 1e9 + 0.5)
+    return UINT64_MAX
+
+cdef inline void locked_add(
+    uint64_t *counter, uint64_t n, uint64_t *saturated
+) noexcept nogil:
+    """Add, and stop at 2^64 - 1 instead of wrapping. Counters that only ever grow by
+    one are incremented directly: they would need 584 years at one a nanosecond."""
+    if n <= UINT64_MAX - counter[0]:
+        counter[0] += n
+    else:
+        counter[0] = UINT64_MAX
+        saturated[0] += 1
+
+cdef inline void locked_add_value(
+    om_histogram *h, int cell, double seconds, uint64_t *saturated
+) noexcept nogil:
+    cells_at(h)[cell] += 1
+    locked_add(&h.sum_ns, nanoseconds(seconds), saturated)
+    if seconds < h.min:
+        h.min = seconds
+    if seconds > h.max:
+        h.max = seconds
+
+cdef inline void locked_add_code(om_codes *codes, uint32_t id) noexcept nogil:
+    """Count code `id`; 0 is `_OTHER`, which also takes what is past the limit."""
+    cdef uint32_t i
+    if id != 0:
+        for i in range(codes.n):
+            if codes.ids[i] == id:
+                codes.counts[i] += 1
+                return
+        if codes.n < MAX_CODES:
+            codes.ids[codes.n] = id
+            codes.counts[codes.n] = 1
+            codes.n += 1
+            return
+    codes.counts[MAX_CODES] += 1
+
+cdef inline void locked_merge_histogram(
+    const om_layout *layout, om_histogram *into, om_histogram *other,
+    uint64_t *saturated,
+) noexcept nogil:
+    """Add a histogram of the same layout; only the cells between its extremes."""
+    cdef uint64_t *a
+    cdef uint64_t *b
+    cdef int i
+    if other.min > other.max:
+        return
+    a = cells_at(into)
+    b = cells_at(other)
+    for i in range(cell_of(layout, other.min), cell_of(layout, other.max) + 1):
+        a[i] += b[i]
+    locked_add(&into.sum_ns, other.sum_ns, saturated)
+    if other.min < into.min:
+        into.min = other.min
+    if other.max > into.max:
+        into.max = other.max
+
+cdef inline size_t packed_limit(const om_layout *layout, int n_histograms) noexcept nogil:
+    """The most bytes that `locked_pack` writes for such a record."""
+    return sizeof(om_record) + 8 + n_histograms * (
+        sizeof(om_packed_histogram) + layout.n_cells * sizeof(uint64_t)
+    )
+
+cdef inline size_t locked_pack(
+    const om_layout *layout, om_record *record, char *to
+) noexcept nogil:
+    """Copy a record without its empty cells; returns the bytes written."""
+    cdef size_t at = sizeof(om_record) - NAME_BYTES + record.name_length
+    cdef om_histogram *h
+    cdef om_packed_histogram packed
+    cdef uint32_t i
+    memcpy(to, record, at)
+    at = (at + 7) & ~(<size_t> 7)
+    for i in range(record.n_histograms):
+        h = histogram_at(layout, record, i)
+        packed.h = h[0]
+        packed.first = 0
+        packed.n_cells = 0
+        if h.min <= h.max:
+            packed.first = cell_of(layout, h.min)
+            packed.n_cells = cell_of(layout, h.max) - packed.first + 1
+        memcpy(to + at, &packed, sizeof(packed))
+        at += sizeof(packed)
+        memcpy(
+            to + at, cells_at(h) + packed.first, packed.n_cells * sizeof(uint64_t)
+        )
+        at += packed.n_cells * sizeof(uint64_t)
+    return at

@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: MIT
+"""`MetricsCollector`: the thin public face of the core.
+
+Recording is inherited from the compiled `Core` unchanged; here are only the ways to read.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+import weakref
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ometrics import summary
+from ometrics._core import Core, unpack
+from ometrics.errors import UnknownModelError
+from ometrics.events import EventChannel
+from ometrics.histogram import DEFAULT_BUCKETS, layout_of
+from ometrics.snapshot import (
+    PerformanceMetrics,
+    ResourceMetrics,
+    Snapshot,
+    TaskStatistics,
+)
+from ometrics.unpacking import PackedModels, models_of, snapshot_of
+
+if TYPE_CHECKING:
+    from ometrics.resources import ResourceSampler
+
+
+class Clock(Protocol):
+    """Where a collector reads the time; `ometrics.testing.FakeClock` is one."""
+
+    def time(self) -> float:
+        """Seconds since 1970."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+
+
+class MetricsCollector(Core):
+    """
+    Metrics of agents that talk to Ollama models.
+
+        with MetricsCollector() as mc:
+            mc.record_latency("llama2", 0.150)
+            print(mc.get_summary())
+
+    Args:
+        buckets: Ascending upper bounds in seconds for the labelled histogram; the last
+            one only names the rest.
+        max_models: Models kept apart; further names count under `__overflow__`.
+        channel_capacity: Unread events that `metrics_channel` keeps.
+        clock: Where to read the time instead of the system, for tests.
+
+    Raises:
+        ValueError: A bound, `max_models` or `channel_capacity` is out of range.
+
+    Thread-safety:
+        Every method, from any thread; recording also from signal handlers and
+        finalizers. A forked child starts at zero with an `instance_id` of its own.
+    """
+
+    __slots__ = (
+        "_channels",
+        "_closed",
+        "_dropped_before",
+        "_identity",
+        "_metrics_channel",
+        "_sampler",
+        "buckets",
+    )
+
+    def __new__(
+        cls,
+        *,
+        buckets: Iterable[float] = DEFAULT_BUCKETS,
+        max_models: int = 1000,
+        channel_capacity: int = 100,
+        clock: Clock | None = None,
+    ) -> MetricsCollector:
+        """Make the core; see the class."""
+        bounds = tuple(float(bound) for bound in buckets)
+        if max_models < 1:
+            raise ValueError(f"max_models {max_models} must be at least 1")
+        if channel_capacity < 1:
+            raise ValueError(f"channel_capacity {channel_capacity} must be at least 1")
+        self = super().__new__(
+            cls, layout_of(bounds), max_models, channel_capacity, clock
+        )
+        self.buckets = bounds
+        self._channels: weakref.WeakSet[EventChannel] = weakref.WeakSet()
+        self._closed = False
+        self._identity = (0, uuid.uuid4().hex)
+        self._sampler: ResourceSampler | None = None
+        self._metrics_channel = self.subscribe(capacity=channel_capacity)
+        return self
+
+    def __init__(self, **_: Any) -> None:
+        """All is done by `__new__`."""
+
+    # --- reading ---
+
+    @property
+    def instance_id(self) -> str:
+        """Random name of this collector; a forked child has one of its own."""
+        forks = self.forks
+        known, identity = self._identity
+        if known != forks:
+            identity = uuid.uuid4().hex
+            self._identity = (forks, identity)
+        return identity
+
+    def snapshot(self) -> Snapshot:
+        """
+        Everything, at one instant.
+
+        Recorders are never held up for longer than it takes to copy one model.
+
+        Raises:
+            MemoryError: There is no room for the copy.
+        """
+        return self._snapshot(reset=False)
+
+    def reset_metrics(self) -> Snapshot:
+        """
+        Clear everything and restart the clock.
+
+        Returns:
+            What was cleared. Every record is in it or counted afterwards, none twice.
+
+        Raises:
+            MemoryError: There is no room for the copy; nothing was cleared.
+        """
+        return self._snapshot(reset=True)
+
+    def _snapshot(self, *, reset: bool) -> Snapshot:
+        if self._sampler is not None:
+            self._sampler.revive()
+        packed, totals, running = self.take(reset)
+        models = PackedModels(
+            packed,
+            self.codes_table(),
+            self.buckets,
+            totals["uptime_ns"] / 1e9,
+            running,
+        )
+        dropped = sum(channel.dropped for channel in list(self._channels))
+        return snapshot_of(models, totals, self.instance_id, dropped)
+
+    def get_model_metrics(self, model: str) -> PerformanceMetrics | None:
+        """One model's metrics; `None` if nothing was recorded for it."""
+        packed, uptime_ns, running = self.take_model(model)
+        rows = unpack(packed, self.codes_table())
+        models = models_of(rows, self.buckets, uptime_ns / 1e9, running)
+        return next(iter(models.values()), None)
+
+    def get_all_model_metrics(self) -> dict[str, PerformanceMetrics]:
+        """Every model's metrics, at one instant, by name."""
+        return dict(self.snapshot().models)
+
+    def get_task_statistics(self) -> TaskStatistics:
+        """How tasks went."""
+        return self.snapshot().task_statistics
+
+    def get_resource_metrics(self) -> ResourceMetrics | None:
+        """What the process used when last told; `None` before the first update."""
+        return self.snapshot().resource_metrics
+
+    def get_summary(self) -> str:
+        """Everything, as text for people."""
+        return summary.summary(self.snapshot())
+
+    def get_model_summary(self, model: str) -> str:
+        """
+        One model, as text for people.
+
+        Raises:
+            UnknownModelError: Nothing was recorded for `model`.
+        """
+        return summary.model_summary(self._known(model))
+
+    def get_histogram_summary(self, model: str) -> str:
+        """
+        One model's latency histogram, as text for people.
+
+        Raises:
+            UnknownModelError: Nothing was recorded for `model`.
+        """
+        return summary.histogram_summary(self._known(model))
+
+    def _known(self, model: str) -> PerformanceMetrics:
+        metrics = self.get_model_metrics(model)
+        if metrics is None:
+            raise UnknownModelError(model)
+        return metrics
+
+    def export_json(self) -> bytes:
+        """Everything as JSON (UTF-8), in the original's format with our additions."""
+        return self.snapshot().to_json()
+
+    def export_json_to_file(self, path: str | os.PathLike[str]) -> None:
+        """
+        Write the JSON; a reader sees the old file or the new one, also after a crash.
+
+        Raises:
+            OSError: It cannot be written; the old file stays, the error names the path.
+        """
+        from ometrics.export import json  # noqa: PLC0415 - loaded when used
+
+        json.write(self.snapshot(), path)
+
+    def remove_model(self, name: str) -> bool:
+        """Forget a model; whether there was anything to forget."""
+        return self.discard(name)
+
+    # --- live ---
+
+    @property
+    def metrics_channel(self) -> EventChannel:
+        """The channel that every collector has from the start."""
+        return self._metrics_channel
+
+    def get_metrics_channel(self) -> EventChannel:
+        """The channel that every collector has from the start."""
+        return self._metrics_channel
+
+    def subscribe(
+        self,
+        *,
+        capacity: int = 100,
+        types: Iterable[str] | None = None,
+        models: Iterable[str] | None = None,
+    ) -> EventChannel:
+        """
+        A channel of its own for one more reader: every reader sees every event.
+
+        Args:
+            capacity: Unread events that are kept; beyond, the oldest are lost.
+            types: Only these event types; `None` for all.
+            models: Only these models; `None` for all.
+
+        Raises:
+            ValueError: `capacity` is below 1 or a type is unknown.
+        """
+        channel = EventChannel(self, capacity=capacity, types=types, models=models)
+        if self._closed:
+            channel.close()
+        self._channels.add(channel)
+        return channel
+
+    def sample_resources(self, interval: float = 5.0) -> None:
+        """
+        Sample this process in the background until `close()` (extra `resources`).
+
+        Args:
+            interval: Seconds between samples. A second call changes it.
+
+        Raises:
+            ImportError: psutil is not installed.
+            ValueError: `interval` is not above zero.
+        """
+        from ometrics.resources import ResourceSampler  # noqa: PLC0415
+
+        sampler = ResourceSampler(self, interval)
+        if self._sampler is not None:
+            self._sampler.close()
+        self._sampler = sampler
+
+    # --- end ---
+
+    def close(self) -> None:
+        """
+        End the channels (what they hold can still be read) and the sampler. Idempotent.
+
+        Recording goes on counting, without events.
+        """
+        self._closed = True
+        self.stop_events()
+        for channel in list(self._channels):
+            channel.close()
+        if self._sampler is not None:
+            self._sampler.close()
+
+    def __enter__(self) -> MetricsCollector:
+        """The collector itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Identity only: reading the counts is `snapshot()`'s."""
+        state = "closed" if self._closed else "open"
+        return f"<MetricsCollector {self.instance_id[:8]}, {state}>"
