@@ -44,7 +44,7 @@ setup(
                 extra_compile_args=compile_args,
                 extra_link_args=link_args,
             )
-            for name in ("_histogram", "_core")
+            for name in ("_histogram", "_core", "_calls")
         ],
         compiler_directives=DIRECTIVES,
     )

@@ -132,7 +132,8 @@ cdef class Core:
     cdef Slot slot_of(self, object model)
     cdef Slot find_slot(self, object model)
     cdef Slot add_slot(self, object model)
-    cdef Slot new_slot(self, str name, int operation)
+    cdef Slot new_slot(self, str name, int operation, uint32_t name_id)
+    cdef Slot call_slot(self, Slot model_slot, int operation)
     cdef int restart(self) except -1
     cdef int forget_names(self) except -1
     cdef Slot renew(self, object model, Slot slot)
@@ -149,3 +150,5 @@ cdef void locked_emit(
     om_core *c, uint8_t type, uint8_t success, uint32_t name_id, double value,
     int64_t wall_ns,
 ) noexcept nogil
+cdef void locked_list(om_core *c, om_call *call) noexcept nogil
+cdef void locked_unlist(om_core *c, om_call *call) noexcept nogil

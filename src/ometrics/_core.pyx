@@ -164,6 +164,18 @@ cdef inline void locked_emit(
         event.value = value
         event.wall_ns = wall_ns
 
+cdef void locked_list(om_core *c, om_call *call) noexcept nogil:
+    """Put a call that starts now at the end of the list."""
+    call.next = NULL
+    call.previous = c.last_call
+    if c.last_call != NULL:
+        c.last_call.next = call
+    else:
+        c.calls = call
+    c.last_call = call
+    c.n_calls += 1
+    call.listed = 1
+
 cdef void locked_unlist(om_core *c, om_call *call) noexcept nogil:
     """Take a running call off the list."""
     if call.previous != NULL:
@@ -461,11 +473,28 @@ cdef class Core:
                 (self.max_models, name, OVERFLOW),
             )
             return self.add_slot(OVERFLOW)
-        slot = self.new_slot(name, NOT_A_CALL)
+        slot = self.new_slot(name, NOT_A_CALL, 0)
         # A finalizer that ran in new_slot() may have come first: then its slot stays.
         return self.slots.setdefault(name, slot)
 
-    cdef Slot new_slot(self, str name, int operation):
+    cdef Slot call_slot(self, Slot model_slot, int operation):
+        """The record of one operation of a model, made when first needed."""
+        cdef Slot slot
+        if model_slot.calls is None:
+            model_slot.calls = [None] * MAX_OPERATIONS
+        slot = model_slot.calls[operation - 1]
+        if slot is None:
+            name = PyUnicode_DecodeUTF8(
+                model_slot.record.name, model_slot.record.name_length, NULL
+            )
+            slot = self.new_slot(name, operation, model_slot.record.name_id)
+            if model_slot.calls[operation - 1] is None:
+                model_slot.calls[operation - 1] = slot
+            slot = model_slot.calls[operation - 1]
+        return slot
+
+    cdef Slot new_slot(self, str name, int operation, uint32_t name_id):
+        """A slot with an empty record; a name id of 0 asks for a new one."""
         cdef bytes encoded = name.encode()
         cdef Slot slot = Slot.__new__(Slot)
         cdef int n = MODEL_HISTOGRAMS if operation == NOT_A_CALL else CALL_HISTOGRAMS
@@ -484,6 +513,9 @@ cdef class Core:
             h = histogram_at(&self.layout.c, record, i)
             h.min = INFINITY
             h.max = -INFINITY
+        record.name_id = name_id
+        if name_id != 0:
+            return slot
         record.name_id = self.next_name_id
         self.next_name_id += 1
         self.names[record.name_id] = name
@@ -544,6 +576,16 @@ cdef class Core:
         for slots in [self.slots, *self.retired]:
             for slot in slots.values():
                 live.add(slot.record.name_id)
+        cdef uint32_t ids[MAX_LISTED_CALLS]
+        cdef uint32_t n = 0
+        om_mutex_acquire(&c.lock)
+        call = c.calls
+        while call != NULL and n < MAX_LISTED_CALLS:
+            ids[n] = call.name_id
+            n += 1
+            call = call.next
+        om_mutex_release(&c.lock)
+        live.update([ids[i] for i in range(n)])
         # Without the mutex: a name that comes or goes meanwhile is only kept longer.
         for i in range(c.event_mask + 1):
             live.add(c.events[i].name_id)

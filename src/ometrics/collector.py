@@ -10,10 +10,12 @@ import os
 import uuid
 import weakref
 from collections.abc import Iterable
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ometrics import summary
+from ometrics._calls import Call
 from ometrics._core import Core, unpack
 from ometrics.errors import UnknownModelError
 from ometrics.events import EventChannel
@@ -100,6 +102,45 @@ class MetricsCollector(Core):
 
     def __init__(self, **_: Any) -> None:
         """All is done by `__new__`."""
+
+    # --- calls from start to end ---
+
+    def start_call(self, model: str, operation: str = "chat") -> Call:
+        """
+        A call that begins now, for those who instrument a client of their own.
+
+        Args:
+            model: Name of the model.
+            operation: `chat`, `text_completion` or `embeddings`.
+
+        Returns:
+            `Call`: tell it of each `chunk()`, and of its one `end()`.
+
+        Raises:
+            TypeError: `model` is not a `str`.
+            ValueError: The operation is unknown.
+        """
+        return Call(self, model, operation)
+
+    def record_response(
+        self, response: object, *, latency: float | timedelta | None = None
+    ) -> None:
+        """
+        Count a call that you made over HTTP yourself.
+
+        Args:
+            response: What a finished call answered: the dictionary of the JSON body (of a
+                stream: of its last line), or the client's response object. Ollama's and
+                OpenAI's forms are known.
+            latency: From call to last byte, if you timed it. Without it the server's own
+                total duration counts as the latency, and the network's share is unknown.
+
+        Raises:
+            TypeError: `response` is neither form of a finished call.
+        """
+        from ometrics import responses  # noqa: PLC0415 - loaded when used
+
+        responses.record(self, response, latency)
 
     # --- reading ---
 

@@ -222,11 +222,11 @@ class LatencyHistogram(msgspec.Struct, frozen=True, kw_only=True):
         count = self.count
         if not count:
             return None
-        if q == 0.0 and self.min is not None:
-            return self.min
-        if q == 1.0 and self.max is not None:
-            return self.max
         rank = min(max(ceil(q * count), 1), count)
+        if rank == 1 and self.min is not None:
+            return self.min
+        if rank == count and self.max is not None:
+            return self.max
         layout = layout_of(self.bucket_bounds)
         value = layout.quantile(self.first_cell, self.cells, rank)
         if self.max is not None:

@@ -189,9 +189,12 @@ def _call_lines(call: CallMetrics) -> Iterator[str]:
             (name, str(h.count), _mean(h.mean))
             + tuple(_quantile(h, q) for q in (0.5, 0.95, 0.99))
             for name, h in times
+            if h.count or h is call.latency
         ),
     )
     phases = [(name, getattr(call, field)) for name, field in _PHASES]
+    if not any(h.count for _, h in phases):
+        return  # a server that tells no durations
     whole = sum(h.sum_ns for _, h in phases)
     yield ""
     yield from _table(
