@@ -1,4 +1,4 @@
-"""Builds the two compiled modules; everything else is in `pyproject.toml`.
+"""Builds the compiled modules; everything else is in `pyproject.toml`.
 
 `OMETRICS_SANITIZE=thread|address|undefined` builds them instrumented (`make sanitize`).
 `OMETRICS_CFLAGS` adds compiler flags, for instance the guards that fault tests remove.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -38,13 +39,13 @@ setup(
     ext_modules=cythonize(
         [
             Extension(
-                f"ometrics.{name}",
-                [f"src/ometrics/{name}.pyx"],
-                depends=["src/ometrics/_mutex.h", "src/ometrics/_buckets.pxd"],
+                f"ometrics.{source.stem}",
+                [str(source)],
+                depends=["src/ometrics/_mutex.h"],
                 extra_compile_args=compile_args,
                 extra_link_args=link_args,
             )
-            for name in ("_histogram", "_core", "_calls")
+            for source in sorted(Path("src/ometrics").glob("*.pyx"))
         ],
         compiler_directives=DIRECTIVES,
     )

@@ -203,7 +203,7 @@ cdef int fill_ending(
     e.told.prompt_tokens = told(prompt_tokens)
     e.told.cached_tokens = told(cached_tokens)
     e.told.completion_tokens = told(completion_tokens)
-    e.wall_ns = core.wall()
+    e.wall_ns = wall(core)
     return 0
 
 @cython.final
@@ -247,7 +247,7 @@ cdef class Call:
         self.operation = number_of(operation)
         self.core = core
         self.model = model
-        self.slot = core.slot_of(model)
+        self.slot = slot_of(core, model)
         self.call_slot = core.call_slot(self.slot, self.operation)
         self.first_ns = UNKNOWN
         self.first_answer_ns = UNKNOWN
@@ -256,7 +256,7 @@ cdef class Call:
         self.forks = c.forks
         self.node.name_id = self.slot.record.name_id
         self.node.operation = self.operation
-        self.node.start_ns = core.monotonic()
+        self.node.start_ns = monotonic(core)
         om_mutex_acquire(&c.lock)
         locked_list(c, &self.node)
         om_mutex_release(&c.lock)
@@ -331,7 +331,7 @@ cdef class Call:
         Args:
             answer: Whether it is part of the answer; `False` for thinking.
         """
-        cdef int64_t now = self.core.monotonic() - self.node.start_ns
+        cdef int64_t now = monotonic(self.core) - self.node.start_ns
         if self.first_ns == UNKNOWN:
             self.first_ns = max(now, 0)
         else:
@@ -384,7 +384,7 @@ cdef class Call:
         """
         cdef om_ending e
         cdef om_core *c = self.core.c
-        cdef int64_t now = self.core.monotonic()
+        cdef int64_t now = monotonic(self.core)
         if self.ended or self.forks != c.forks:
             return False
         fill_ending(

@@ -113,7 +113,6 @@ cdef class Core:
     cdef readonly Layout layout
     cdef readonly Py_ssize_t max_models
     cdef dict slots
-    cdef list retired
     cdef uint64_t generation
     cdef object last_name
     cdef Slot last_slot
@@ -125,11 +124,7 @@ cdef class Core:
     cdef object clock
     cdef object __weakref__
 
-    cdef int64_t wall(self) except? -1
-    cdef int64_t precise_wall(self) except? -1
-    cdef int64_t monotonic(self) except? -1
     cdef int warn_once(self, object key, str message, tuple args) except -1
-    cdef Slot slot_of(self, object model)
     cdef Slot find_slot(self, object model)
     cdef Slot add_slot(self, object model)
     cdef Slot new_slot(self, str name, int operation, uint32_t name_id)
@@ -139,11 +134,32 @@ cdef class Core:
     cdef Slot renew(self, object model, Slot slot)
     cdef int grow(self) except -1
     cdef uint32_t code_id(self, object error) except? 0xFFFFFFFF
-    cdef int add_latency(self, object model, Slot slot, object latency) except -1
-    cdef int add_error(self, object model, Slot slot, object error) except -1
-    cdef int add_tokens(self, object model, Slot slot, object count) except -1
-    cdef int add_batch(self, object model, Slot slot, object values) except -1
     cdef int reject(self, object model, int reason) except -1
+
+# Free functions, because a method of an open class is called through a table and never
+# inlined.
+
+cdef inline int64_t wall(Core core) except? -1:
+    """Wall clock in nanoseconds, coarse: for "last updated" and event times."""
+    if core.clock is None:
+        return om_wall_ns()
+    return <int64_t> (core.clock.time() * 1e9)
+
+cdef inline int64_t precise_wall(Core core) except? -1:
+    if core.clock is None:
+        return om_precise_wall_ns()
+    return <int64_t> (core.clock.time() * 1e9)
+
+cdef inline int64_t monotonic(Core core) except? -1:
+    if core.clock is None:
+        return om_monotonic_ns()
+    return <int64_t> (core.clock.monotonic() * 1e9)
+
+cdef inline Slot slot_of(Core core, object model):
+    """The slot of a model, made if need be; the last one is remembered."""
+    if model is core.last_name:
+        return core.last_slot
+    return core.find_slot(model)
 
 cdef int locked_settle(om_core *c, om_record *record) noexcept nogil
 cdef void locked_emit(

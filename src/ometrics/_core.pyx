@@ -49,7 +49,7 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.math cimport INFINITY, NAN, isnan
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memset, strcmp
 
 from ometrics._buckets cimport cell_of, om_layout
 from ometrics._histogram cimport Layout
@@ -189,16 +189,18 @@ cdef void locked_unlist(om_core *c, om_call *call) noexcept nogil:
     c.n_calls -= 1
     call.listed = 0
 
-cdef int locked_retire(om_core *c, uint32_t name_id) noexcept nogil:
-    """Take all records of a name out of the table; returns how many there were."""
+cdef int locked_retire(om_core *c, om_record *model) noexcept nogil:
+    """Take all records of a model out of the table; returns how many there were."""
     cdef uint32_t i = c.n
     cdef int found = 0
+    cdef om_record *record
     while i > 0:
         i -= 1
-        if c.table[i].name_id == name_id:
-            c.packed_limit -= packed_limit(c.layout, c.table[i].n_histograms)
-            c.table[i].generation = UINT64_MAX
-            c.table[i].epoch = 0
+        record = c.table[i]
+        if record.name_id == model.name_id:
+            c.packed_limit -= packed_limit(c.layout, record.n_histograms)
+            record.generation = UINT64_MAX      # stale for ever
+            record.epoch = 0
             c.n -= 1
             c.table[i] = c.table[c.n]
             found += 1
@@ -333,6 +335,152 @@ cdef void locked_add_batch(
             )
 
 
+# --- recording -----------------------------------------------------------------------
+
+cdef om_record *settled(Core core, object model, Slot slot) except NULL:
+    """
+    The long way of a record: its epoch was not the core's.
+
+    Entered and left with the mutex held; on an exception it is released. A record that
+    is in the table cannot be freed before the mutex is given back, so the slot need not
+    be held.
+    """
+    cdef om_core *c = core.c
+    while slot.record.epoch != c.epoch and locked_settle(c, slot.record) != SETTLED:
+        om_mutex_release(&c.lock)
+        slot = core.renew(model, slot)
+        om_mutex_acquire(&c.lock)
+    return slot.record
+
+cdef inline int add_latency(Core core, object model, Slot slot, object latency) except -1:
+    cdef om_core *c = core.c
+    cdef om_record *record = slot.record
+    cdef double seconds
+    cdef int cell = 0
+    cdef int reason
+    cdef int64_t now
+    if PyFloat_CheckExact(latency):
+        seconds = PyFloat_AS_DOUBLE(latency)
+    else:
+        seconds = seconds_of(latency)
+    reason = check(seconds)
+    if reason == VALID:
+        cell = cell_of(c.layout, seconds)
+    now = wall(core)
+
+    om_mutex_acquire(&c.lock)
+    if record.epoch != c.epoch:
+        record = settled(core, model, slot)
+    record.successes += 1
+    record.updated_ns = now
+    if reason == VALID:
+        locked_add_value(
+            histogram_at(c.layout, record, 0), cell, seconds, &c.totals.saturated
+        )
+    else:
+        record.latency_unknown += 1
+        c.totals.invalid[reason] += 1
+        seconds = NAN
+    locked_emit(c, EVENT_LATENCY, 1, record.name_id, seconds, now)
+    om_mutex_release(&c.lock)
+
+    if reason != VALID:
+        core.reject(model, reason)
+    return 0
+
+cdef inline int add_error(Core core, object model, Slot slot, object error) except -1:
+    cdef om_core *c = core.c
+    cdef om_record *record = slot.record
+    cdef uint32_t code = core.code_id(error)
+    cdef int64_t now = wall(core)
+
+    om_mutex_acquire(&c.lock)
+    if record.epoch != c.epoch:
+        record = settled(core, model, slot)
+    record.failures += 1
+    record.updated_ns = now
+    locked_add_code(&record.errors, code)
+    locked_emit(c, EVENT_ERROR, 0, record.name_id, code, now)
+    om_mutex_release(&c.lock)
+    return 0
+
+cdef inline int add_tokens(Core core, object model, Slot slot, object count) except -1:
+    cdef om_core *c = core.c
+    cdef om_record *record = slot.record
+    cdef int overflow = 0
+    cdef long long tokens = PyLong_AsLongLongAndOverflow(count, &overflow)
+    cdef uint64_t n = <uint64_t> tokens
+    cdef int64_t now = wall(core)
+    cdef bint negative = overflow < 0 or (overflow == 0 and tokens < 0)
+    if overflow > 0:
+        n = min(int(count), UINT64_MAX)
+
+    om_mutex_acquire(&c.lock)
+    if record.epoch != c.epoch:
+        record = settled(core, model, slot)
+    record.updated_ns = now
+    if negative:
+        c.totals.invalid[NEGATIVE] += 1
+    else:
+        locked_add(&record.tokens, n, &c.totals.saturated)
+    om_mutex_release(&c.lock)
+
+    if negative:
+        core.reject(model, NEGATIVE)
+    return 0
+
+cdef int add_batch(Core core, object model, Slot slot, object values) except -1:
+    """Fill a histogram of our own without lock and GIL, then add it."""
+    cdef Py_buffer view
+    cdef bint viewed = False
+    cdef om_record *record
+    cdef om_core *c = core.c
+    cdef const double *data
+    cdef Py_ssize_t n
+    cdef int reason
+    cdef int64_t now = wall(core)
+    cdef uint64_t invalid[INVALID_REASONS]
+    cdef om_record *batch
+    if PyObject_CheckBuffer(values):
+        try:
+            PyObject_GetBuffer(values, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
+            viewed = True
+        except (BufferError, ValueError):
+            pass        # not contiguous: read as an iterable
+        if viewed and (view.format == NULL or strcmp(view.format, b"d") != 0):
+            PyBuffer_Release(&view)
+            viewed = False
+    if not viewed:
+        if isinstance(values, (str, bytes, bytearray)):
+            raise TypeError(f"latencies are numbers, not {type(values).__name__}")
+        numbers = array("d", [seconds_of(value) for value in values])
+        PyObject_GetBuffer(numbers, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
+    data = <const double *> view.buf
+    n = view.len // <Py_ssize_t> sizeof(double)
+    batch = <om_record *> calloc(1, record_size(c.layout, MODEL_HISTOGRAMS))
+    if batch == NULL:
+        PyBuffer_Release(&view)
+        raise MemoryError("no memory to count a batch")
+    memset(invalid, 0, sizeof(invalid))
+    try:
+        with nogil:
+            fill(c.layout, batch, data, n, invalid)
+        if n > 0:
+            om_mutex_acquire(&c.lock)
+            record = slot.record
+            if record.epoch != c.epoch:
+                record = settled(core, model, slot)
+            locked_add_batch(c, record, batch, data, n, invalid, now)
+            om_mutex_release(&c.lock)
+    finally:
+        free(batch)
+        PyBuffer_Release(&view)
+    for reason in range(INVALID_REASONS):
+        if invalid[reason]:
+            core.reject(model, reason)
+    return 0
+
+
 # --- the core ------------------------------------------------------------------------
 
 @cython.final
@@ -363,7 +511,6 @@ cdef class Core:
         self.max_models = max_models
         self.clock = clock
         self.slots = {}
-        self.retired = []
         self.names = {}
         self.next_name_id = 1
         self.codes = ["_OTHER"]
@@ -384,7 +531,7 @@ cdef class Core:
         if c.table == NULL or c.events == NULL:
             raise MemoryError
         self.last_name = NOBODY
-        locked_clear(c, self.precise_wall(), self.monotonic())
+        locked_clear(c, precise_wall(self), monotonic(self))
         self.generation = c.generation
         link(c)
 
@@ -411,31 +558,7 @@ cdef class Core:
     def __deepcopy__(self, memo):
         return self.__reduce__()
 
-    # --- clocks ----------------------------------------------------------------------
-
-    cdef inline int64_t wall(self) except? -1:
-        """Coarse: for "last updated" and event times."""
-        if self.clock is None:
-            return om_wall_ns()
-        return <int64_t> (self.clock.time() * 1e9)
-
-    cdef int64_t precise_wall(self) except? -1:
-        if self.clock is None:
-            return om_precise_wall_ns()
-        return <int64_t> (self.clock.time() * 1e9)
-
-    cdef int64_t monotonic(self) except? -1:
-        if self.clock is None:
-            return om_monotonic_ns()
-        return <int64_t> (self.clock.monotonic() * 1e9)
-
     # --- names and codes -------------------------------------------------------------
-
-    cdef inline Slot slot_of(self, object model):
-        """The slot of a model, made if need be; the last one is remembered."""
-        if model is self.last_name:
-            return self.last_slot
-        return self.find_slot(model)
 
     cdef Slot find_slot(self, object model):
         cdef Slot slot = None
@@ -525,15 +648,11 @@ cdef class Core:
 
     cdef int restart(self) except -1:
         """After a reset or in a forked child: begin with no slots."""
-        cdef dict old
         if self.generation != self.c.generation:
-            old = self.slots
             self.slots = {}
             self.generation = self.c.generation
             self.last_name = NOBODY
             self.last_slot = None
-            # take() may still be reading the records that these slots own
-            self.retired.append(old)
         return 0
 
     cdef Slot renew(self, object model, Slot slot):
@@ -568,14 +687,12 @@ cdef class Core:
     cdef int forget_names(self) except -1:
         """Drop names that no record, event or running call can refer to any more."""
         cdef om_core *c = self.c
-        cdef dict slots
         cdef om_call *call
         cdef uint64_t i
         cdef set live = set()
         cdef Slot slot
-        for slots in [self.slots, *self.retired]:
-            for slot in slots.values():
-                live.add(slot.record.name_id)
+        for slot in self.slots.values():
+            live.add(slot.record.name_id)
         cdef uint32_t ids[MAX_LISTED_CALLS]
         cdef uint32_t n = 0
         om_mutex_acquire(&c.lock)
@@ -618,151 +735,6 @@ cdef class Core:
 
     # --- recording -------------------------------------------------------------------
 
-    cdef inline int add_latency(
-        self, object model, Slot slot, object latency
-    ) except -1:
-        cdef om_core *c = self.c
-        cdef om_record *record = slot.record
-        cdef double seconds
-        cdef int cell = 0
-        cdef int reason
-        cdef int64_t now
-        if PyFloat_CheckExact(latency):
-            seconds = PyFloat_AS_DOUBLE(latency)
-        else:
-            seconds = seconds_of(latency)
-        reason = check(seconds)
-        if reason == VALID:
-            cell = cell_of(c.layout, seconds)
-        now = self.wall()
-
-        om_mutex_acquire(&c.lock)
-        while record.epoch != c.epoch and locked_settle(c, record) != SETTLED:
-            om_mutex_release(&c.lock)
-            slot = self.renew(model, slot)
-            record = slot.record
-            om_mutex_acquire(&c.lock)
-        record.successes += 1
-        record.updated_ns = now
-        if reason == VALID:
-            locked_add_value(
-                histogram_at(c.layout, record, 0), cell, seconds, &c.totals.saturated
-            )
-        else:
-            record.latency_unknown += 1
-            c.totals.invalid[reason] += 1
-            seconds = NAN
-        locked_emit(c, EVENT_LATENCY, 1, record.name_id, seconds, now)
-        om_mutex_release(&c.lock)
-
-        if reason != VALID:
-            self.reject(model, reason)
-        return 0
-
-    cdef inline int add_error(self, object model, Slot slot, object error) except -1:
-        cdef om_core *c = self.c
-        cdef om_record *record = slot.record
-        cdef uint32_t code = self.code_id(error)
-        cdef int64_t now = self.wall()
-        cdef om_event *event
-
-        om_mutex_acquire(&c.lock)
-        while record.epoch != c.epoch and locked_settle(c, record) != SETTLED:
-            om_mutex_release(&c.lock)
-            slot = self.renew(model, slot)
-            record = slot.record
-            om_mutex_acquire(&c.lock)
-        record.failures += 1
-        record.updated_ns = now
-        locked_add_code(&record.errors, code)
-        locked_emit(c, EVENT_ERROR, 0, record.name_id, code, now)
-        om_mutex_release(&c.lock)
-        return 0
-
-    cdef inline int add_tokens(self, object model, Slot slot, object count) except -1:
-        cdef om_core *c = self.c
-        cdef om_record *record = slot.record
-        cdef int overflow = 0
-        cdef long long tokens = PyLong_AsLongLongAndOverflow(count, &overflow)
-        cdef uint64_t n = <uint64_t> tokens
-        cdef int64_t now = self.wall()
-        cdef bint negative = tokens < 0 if overflow == 0 else overflow < 0
-        if overflow > 0:
-            n = min(int(count), UINT64_MAX)
-
-        om_mutex_acquire(&c.lock)
-        while record.epoch != c.epoch and locked_settle(c, record) != SETTLED:
-            om_mutex_release(&c.lock)
-            slot = self.renew(model, slot)
-            record = slot.record
-            om_mutex_acquire(&c.lock)
-        record.updated_ns = now
-        if negative:
-            c.totals.invalid[NEGATIVE] += 1
-        else:
-            locked_add(&record.tokens, n, &c.totals.saturated)
-        om_mutex_release(&c.lock)
-
-        if negative:
-            self.reject(model, NEGATIVE)
-        return 0
-
-    cdef int add_batch(self, object model, Slot slot, object values) except -1:
-        """Fill a histogram of our own without lock and GIL, then add it."""
-        cdef Py_buffer view
-        cdef bint viewed = False
-        cdef om_record *record
-        cdef om_core *c = self.c
-        cdef const double *data
-        cdef Py_ssize_t n
-        cdef int status, reason
-        cdef int64_t now = self.wall()
-        cdef uint64_t invalid[INVALID_REASONS]
-        cdef om_record *batch
-        if PyObject_CheckBuffer(values):
-            try:
-                PyObject_GetBuffer(values, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
-                viewed = True
-            except BufferError:
-                pass        # not contiguous: read as an iterable
-            if viewed and (view.format == NULL or view.format[0] != c'd'):
-                PyBuffer_Release(&view)
-                viewed = False
-        if not viewed:
-            if isinstance(values, (str, bytes, bytearray)):
-                raise TypeError(f"latencies are numbers, not {type(values).__name__}")
-            numbers = array("d", [seconds_of(value) for value in values])
-            PyObject_GetBuffer(numbers, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
-        data = <const double *> view.buf
-        n = view.len // <Py_ssize_t> sizeof(double)
-        batch = <om_record *> calloc(1, record_size(c.layout, MODEL_HISTOGRAMS))
-        if batch == NULL:
-            PyBuffer_Release(&view)
-            raise MemoryError("no memory to count a batch")
-        memset(invalid, 0, sizeof(invalid))
-        try:
-            with nogil:
-                fill(c.layout, batch, data, n, invalid)
-            while n > 0:
-                record = slot.record
-                om_mutex_acquire(&c.lock)
-                status = SETTLED
-                if record.epoch != c.epoch:
-                    status = locked_settle(c, record)
-                if status == SETTLED:
-                    locked_add_batch(c, record, batch, data, n, invalid, now)
-                om_mutex_release(&c.lock)
-                if status == SETTLED:
-                    break
-                slot = self.renew(model, slot)
-        finally:
-            free(batch)
-            PyBuffer_Release(&view)
-        for reason in range(INVALID_REASONS):
-            if invalid[reason]:
-                self.reject(model, reason)
-        return 0
-
     cdef int reject(self, object model, int reason) except -1:
         """Warn of a value that was counted by reason only; once a model and reason."""
         return self.warn_once(
@@ -803,7 +775,7 @@ cdef class Core:
         Thread-safety:
             Safe from any thread, signal handler or finalizer.
         """
-        self.add_latency(model, self.slot_of(model), latency)
+        add_latency(self, model, slot_of(self, model), latency)
 
     def record_latencies(self, model, values, /):
         """
@@ -821,7 +793,7 @@ cdef class Core:
         Thread-safety:
             Safe from any thread. The batch is added at one instant.
         """
-        self.add_batch(model, self.slot_of(model), values)
+        add_batch(self, model, slot_of(self, model), values)
 
     def record_error(self, model, error, /):
         """
@@ -838,7 +810,7 @@ cdef class Core:
         Thread-safety:
             Safe from any thread, signal handler or finalizer.
         """
-        self.add_error(model, self.slot_of(model), error)
+        add_error(self, model, slot_of(self, model), error)
 
     def record_tokens(self, model, token_count, /):
         """
@@ -854,7 +826,7 @@ cdef class Core:
         Thread-safety:
             Safe from any thread, signal handler or finalizer.
         """
-        self.add_tokens(model, self.slot_of(model), token_count)
+        add_tokens(self, model, slot_of(self, model), token_count)
 
     def record_task_completion(self, success, duration_ms, /):
         """
@@ -875,7 +847,7 @@ cdef class Core:
         cdef bint completed = bool(success)
         cdef double ms = seconds_of(duration_ms)
         cdef int reason = check(ms)
-        cdef int64_t now = self.wall()
+        cdef int64_t now = wall(self)
         om_mutex_acquire(&c.lock)
         if completed:
             c.totals.tasks_completed += 1
@@ -919,7 +891,7 @@ cdef class Core:
         cdef double memory = seconds_of(memory_mb)
         cdef double cpu = seconds_of(cpu_percent)
         cdef double units = seconds_of(goroutine_count)
-        cdef int64_t now = self.wall()
+        cdef int64_t now = wall(self)
         cdef om_event *event
         cdef int reason = VALID
         cdef double value
@@ -973,7 +945,7 @@ cdef class Core:
         Raises:
             TypeError: `model` is not a `str`.
         """
-        return Timer(self, model, self.slot_of(model))
+        return Timer(self, model, slot_of(self, model))
 
     # --- reading ---------------------------------------------------------------------
 
@@ -998,11 +970,12 @@ cdef class Core:
         cdef uint32_t listed = 0
         cdef uint32_t running
         cdef uint64_t emitted
-        cdef int64_t wall = self.precise_wall()
-        cdef int64_t monotonic = self.monotonic()
+        cdef int64_t wall_ns = precise_wall(self)
+        cdef int64_t now = monotonic(self)
         cdef om_call calls[MAX_LISTED_CALLS]
 
         om_mutex_acquire(&c.copying)
+        cdef dict owner = self.slots    # keeps what the table points to until it is read
         if reset:
             table = <om_record **> malloc(c.capacity * sizeof(om_record *))
         while True:
@@ -1030,13 +1003,12 @@ cdef class Core:
             call = call.next
         if reset and table != NULL:
             table, c.table = c.table, table
-            locked_clear(c, wall, monotonic)
+            locked_clear(c, wall_ns, now)
             om_mutex_release(&c.lock)
-            with cython.critical_section(self):
-                self.restart()
-            with nogil:     # no recorder can reach these any more
+            with nogil:     # no recorder can change these any more
                 for i in range(n):
                     used += locked_pack(c.layout, table[i], buffer + used)
+                om_mutex_release(&c.copying)
         else:
             c.epoch += 1
             c.snapshotting = 1
@@ -1053,20 +1025,19 @@ cdef class Core:
                 c.snapshotting = 0
                 used = c.packed_size
                 om_mutex_release(&c.lock)
-        om_mutex_release(&c.copying)
+                om_mutex_release(&c.copying)
         free(table)
-        cdef list retired = self.retired
         if reset:
-            self.retired = []
+            with cython.critical_section(self):
+                self.restart()
         try:
             packed = PyBytes_FromStringAndSize(buffer, used)
         finally:
             free(buffer)
-        del retired
         return (
             packed,
-            totals_dict(&totals, emitted, wall, monotonic),
-            running_calls(self.names, calls, listed, running, monotonic),
+            totals_dict(&totals, emitted, wall_ns, now),
+            running_calls(self.names, calls, listed, running, now),
         )
 
     def take_model(self, model, /):
@@ -1086,7 +1057,7 @@ cdef class Core:
         cdef size_t size = 0
         cdef size_t used = 0
         cdef int64_t start
-        cdef int64_t monotonic = self.monotonic()
+        cdef int64_t now = monotonic(self)
         cdef str name = mended(model)
         if self.generation == c.generation:
             slot = self.slots.get(name)
@@ -1107,7 +1078,7 @@ cdef class Core:
         om_mutex_release(&c.lock)
         packed = PyBytes_FromStringAndSize(buffer, used)
         free(buffer)
-        return packed, max(monotonic - start, 0), []
+        return packed, max(now - start, 0), []
 
     def codes_table(self):
         """Code of each id; only ever grows."""
@@ -1121,18 +1092,18 @@ cdef class Core:
             Whether it had a record.
         """
         cdef om_core *c = self.c
-        cdef Slot slot
-        cdef int found = 0
+        cdef int found
         cdef str name = mended(model)
+        cdef Slot slot = self.slots.get(name)
+        if slot is None or self.generation != c.generation:
+            return False
         om_mutex_acquire(&c.copying)
-        with cython.critical_section(self):
-            self.restart()
-            slot = self.slots.pop(name, None)
-            if slot is not None:
-                om_mutex_acquire(&c.lock)
-                found = locked_retire(c, slot.record.name_id)
-                om_mutex_release(&c.lock)
+        om_mutex_acquire(&c.lock)
+        found = locked_retire(c, slot.record)
+        om_mutex_release(&c.lock)
         om_mutex_release(&c.copying)
+        if self.slots.get(name) is slot:
+            del self.slots[name]
         return found > 0
 
     @property
@@ -1360,7 +1331,7 @@ cdef class ModelRecorder:
 
     def __cinit__(self, Core core not None, name):
         self.core = core
-        self.slot = core.slot_of(name)
+        self.slot = slot_of(core, name)
         self.name = name
 
     def __reduce__(self):
@@ -1378,24 +1349,24 @@ cdef class ModelRecorder:
     cdef inline Slot current(self):
         # After a reset, removal or fork the slot is stale for ever: look it up again.
         if self.slot.record.generation != self.core.c.generation:
-            self.slot = self.core.slot_of(self.name)
+            self.slot = slot_of(self.core, self.name)
         return self.slot
 
     def record_latency(self, latency, /):
         """Count one successful request; see `MetricsCollector.record_latency`."""
-        self.core.add_latency(self.name, self.current(), latency)
+        add_latency(self.core, self.name, self.current(), latency)
 
     def record_latencies(self, values, /):
         """Count a batch; see `MetricsCollector.record_latencies`."""
-        self.core.add_batch(self.name, self.current(), values)
+        add_batch(self.core, self.name, self.current(), values)
 
     def record_error(self, error, /):
         """Count one failed request; see `MetricsCollector.record_error`."""
-        self.core.add_error(self.name, self.current(), error)
+        add_error(self.core, self.name, self.current(), error)
 
     def record_tokens(self, token_count, /):
         """Add tokens; see `MetricsCollector.record_tokens`."""
-        self.core.add_tokens(self.name, self.current(), token_count)
+        add_tokens(self.core, self.name, self.current(), token_count)
 
     def time(self):
         """Time a block or a function; see `MetricsCollector.time`."""
@@ -1422,16 +1393,16 @@ cdef class Timer:
         self.slot = slot
 
     def __enter__(self):
-        self.start_ns = self.core.monotonic()
+        self.start_ns = monotonic(self.core)
         return self
 
     def __exit__(self, kind, error, trace):
         cdef int64_t elapsed
         if kind is None:
-            elapsed = self.core.monotonic() - self.start_ns
-            self.core.add_latency(self.name, self.slot, elapsed / 1e9)
+            elapsed = monotonic(self.core) - self.start_ns
+            add_latency(self.core, self.name, self.slot, elapsed / 1e9)
         else:
-            self.core.add_error(self.name, self.slot, kind if error is None else error)
+            add_error(self.core, self.name, self.slot, kind if error is None else error)
         return False
 
     async def __aenter__(self):

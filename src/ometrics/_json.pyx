@@ -6,11 +6,13 @@ everything else of the document is written by msgspec. Pure: no lock, no shared 
 every function may be called from any thread.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_XDECREF
 from libc.math cimport ceil, ldexp, rint
 from libc.stdint cimport UINT64_MAX, uint64_t
-from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memchr, memcpy, memset
+from libc.stdlib cimport free, malloc
+from libc.string cimport memchr, memcpy
 
 from ometrics._buckets cimport EXP_CELLS, MIN_EXPONENT, OCTAVE, SCALE
 from ometrics._histogram cimport Layout
@@ -22,6 +24,15 @@ from msgspec import Raw
 cdef enum:
     DIGITS = 20                 # of 2^64 - 1
     INDENT = 2                  # spaces a level
+    SPACES = 16
+    ROOM = 64                   # more than a line feed and SPACES
+
+cdef extern from "Python.h":
+    # Declared anew: the bytes object is not yet one that Cython may count.
+    PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *text, Py_ssize_t n)
+    int _PyBytes_Resize(PyObject **text, Py_ssize_t size) except -1
+
+cdef const char *SIXTEEN_SPACES = b"                "
 
 cdef double TWO_TO_64 = ldexp(1.0, 64)
 
@@ -34,11 +45,15 @@ cdef inline char *put_bytes(char *out, bytes text) noexcept:
     return put(out, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
 
 cdef inline char *put_int(char *out, uint64_t value) noexcept nogil:
-    cdef char digits[DIGITS]
-    cdef int n = DIGITS
-    if value < 10:
+    if value < 10:                      # nearly all counts
         out[0] = <char> (48 + value)
         return out + 1
+    if value < 100:
+        out[0] = <char> (48 + value // 10)
+        out[1] = <char> (48 + value % 10)
+        return out + 2
+    cdef char digits[DIGITS]
+    cdef int n = DIGITS
     while value:
         n -= 1
         digits[n] = <char> (48 + value % 10)
@@ -267,11 +282,12 @@ cdef class Views:
         if i == n:
             out += 1                        # the comma that the bracket replaces
         while i < n:
-            seen = 0
-            while i < n and first + i <= end[low + 1]:
+            low += 1
+            seen = c[i]
+            i += 1
+            while i < n and first + i <= end[low]:
                 seen += c[i]
                 i += 1
-            low += 1
             out = put_int(out, seen)
             out[0] = b","
             out += 1
@@ -312,6 +328,12 @@ cdef class Views:
             real_rank = ceil(self.q[i] * <double> count)
             rank = <uint64_t> real_rank if real_rank < TWO_TO_64 else count
             rank = min(max(rank, <uint64_t> 1), count)
+            if rank == 1 and has_low:
+                values.append(least)
+                continue
+            if rank == count and has_high:
+                values.append(most)
+                continue
             while seen < rank:
                 cell += 1
                 seen += c[cell]
@@ -332,54 +354,57 @@ cdef class Views:
 
 
 cdef struct Text:
-    char *start
+    PyObject *text              # the bytes object under construction
     char *at
     char *end
 
-cdef bint reserve(Text *text, Py_ssize_t n) noexcept nogil:
-    """Make room for `n` more bytes; false if there is none."""
-    cdef Py_ssize_t used = text.at - text.start
-    cdef Py_ssize_t size
-    cdef char *grown
-    if text.end - text.at >= n:
-        return True
-    size = 2 * (used + n)
-    grown = <char *> realloc(text.start, size)
-    if grown == NULL:
-        return False
-    text.start = grown
-    text.at = grown + used
-    text.end = grown + size
-    return True
+cdef int grow(Text *text, Py_ssize_t n) except -1:
+    """Make room for `n` more bytes."""
+    cdef Py_ssize_t used = text.at - PyBytes_AS_STRING(<object> text.text)
+    cdef Py_ssize_t size = 2 * (used + n)
+    _PyBytes_Resize(&text.text, size)
+    text.at = PyBytes_AS_STRING(<object> text.text) + used
+    text.end = text.at - used + size
+    return 0
 
-cdef bint put_line(
-    Text *text, const char *piece, Py_ssize_t n, int depth
-) noexcept nogil:
-    """`piece`, then a new line at this depth."""
-    if not reserve(text, n + 1 + depth * INDENT):
-        return False
+cdef inline int put_piece(Text *text, const char *piece, Py_ssize_t n) except -1:
+    """`piece`; afterwards there is room for a line feed and a short indent."""
+    if text.end - text.at < n + ROOM:
+        grow(text, n + ROOM)
     text.at = put(text.at, piece, n)
-    text.at[0] = b"\n"
-    memset(text.at + 1, b" ", depth * INDENT)
-    text.at += 1 + depth * INDENT
-    return True
+    return 0
 
-cdef const char *after_string(const char *at, const char *end) noexcept nogil:
+cdef inline int put_line(
+    Text *text, const char *piece, Py_ssize_t n, int depth
+) except -1:
+    """`piece`, then a new line at this depth."""
+    put_piece(text, piece, n)
+    text.at[0] = b"\n"
+    text.at += 1
+    cdef int spaces = depth * INDENT
+    while spaces > SPACES:
+        memcpy(text.at, SIXTEEN_SPACES, SPACES)
+        text.at += SPACES
+        spaces -= SPACES
+        put_piece(text, NULL, 0)
+    memcpy(text.at, SIXTEEN_SPACES, SPACES)     # of a fixed size: one store
+    text.at += spaces
+    return 0
+
+cdef inline const char *after_string(const char *at, const char *end) noexcept:
     """The place behind the string whose opening quote is at `at`."""
-    cdef const char *quote = at + 1
     cdef const char *back
     while True:
-        quote = <const char *> memchr(quote, b'"', end - quote)
-        if quote == NULL:
+        at = <const char *> memchr(at + 1, b'"', end - at - 1)
+        if at == NULL:
             return end
-        back = quote
+        back = at
         while (back - 1)[0] == b"\\":
             back -= 1
-        if (quote - back) % 2 == 0:
-            return quote + 1
-        quote += 1
+        if (at - back) % 2 == 0:        # an odd number of backslashes escapes the quote
+            return at + 1
 
-cdef const char *after_array(const char *at, const char *end) noexcept nogil:
+cdef const char *after_array(const char *at, const char *end) noexcept:
     """The place behind the array whose opening bracket is at `at`."""
     cdef int depth = 0
     cdef const char *close = <const char *> memchr(at, b"]", end - at)
@@ -402,47 +427,41 @@ cdef const char *after_array(const char *at, const char *end) noexcept nogil:
         at += 1
     return end
 
-cdef bint put_indented(Text *text, const char *at, const char *end) noexcept nogil:
+cdef int put_indented(Text *text, const char *at, const char *end) except -1:
     cdef int depth = 0
     cdef const char *piece = at         # what is not written yet
     while at < end:
         if at[0] == b'"':
             at = after_string(at, end)
+        elif at[0] == b",":
+            at += 1
+            put_line(text, piece, at - piece, depth)
+            piece = at
+        elif at[0] == b":":
+            at += 1
+            put_piece(text, piece, at - piece)
+            text.at[0] = b" "
+            text.at += 1
+            piece = at
         elif at[0] == b"[":
             at = after_array(at, end)
         elif at[0] == b"{":
             at += 1
-            if at[0] == b"}":
+            if at < end and at[0] == b"}":
                 at += 1
                 continue
             depth += 1
-            if not put_line(text, piece, at - piece, depth):
-                return False
-            piece = at
-        elif at[0] == b",":
-            at += 1
-            if not put_line(text, piece, at - piece, depth):
-                return False
-            piece = at
-        elif at[0] == b":":
-            at += 1
-            if not reserve(text, at - piece + 1):
-                return False
-            text.at = put(text.at, piece, at - piece)
-            text.at[0] = b" "
-            text.at += 1
+            put_line(text, piece, at - piece, depth)
             piece = at
         elif at[0] == b"}":
             depth -= 1
-            if not put_line(text, piece, at - piece, depth):
-                return False
+            put_line(text, piece, at - piece, depth)
             piece = at
             at += 1
         else:
             at += 1
-    if not put_line(text, piece, at - piece, 0):
-        return False
-    return True
+    put_line(text, piece, end - piece, 0)
+    return 0
 
 
 def indent(bytes compact, /):
@@ -450,25 +469,25 @@ def indent(bytes compact, /):
     Spread a JSON document over lines: two spaces a level, arrays on one line.
 
     Args:
-        compact: A valid document without white space between its tokens.
+        compact: A valid document without white space between its tokens, as msgspec
+            writes it.
 
     Returns:
         The same document, with a line feed at its end.
     """
     cdef const char *at = PyBytes_AS_STRING(compact)
     cdef Py_ssize_t n = PyBytes_GET_SIZE(compact)
+    cdef Py_ssize_t size = n + n // 2 + ROOM
     cdef Text text
-    cdef bint done
-    text.start = <char *> malloc(n + n // 2 + 64)
-    if text.start == NULL:
+    text.text = new_bytes(NULL, size)
+    if text.text == NULL:
         raise MemoryError
-    text.at = text.start
-    text.end = text.start + n + n // 2 + 64
-    with nogil:
-        done = put_indented(&text, at, at + n)
+    text.at = PyBytes_AS_STRING(<object> text.text)
+    text.end = text.at + size
     try:
-        if not done:
-            raise MemoryError
-        return text.start[:text.at - text.start]
+        put_indented(&text, at, at + n)
+        n = text.at - PyBytes_AS_STRING(<object> text.text)
+        _PyBytes_Resize(&text.text, n)
+        return <object> text.text
     finally:
-        free(text.start)
+        Py_XDECREF(text.text)           # a failed resize has set it to NULL

@@ -89,7 +89,7 @@ cdef inline uint64_t *cells_at(om_histogram *h) noexcept nogil:
 cdef inline uint64_t nanoseconds(double seconds) noexcept nogil:
     """Rounded; 2^64 - 1 past 292 years, where the conversion would be undefined."""
     if seconds < 9.2e9:
-        return <uint64_t> (seconds * 1e9 + 0.5)
+        return <uint64_t> <int64_t> (seconds * 1e9 + 0.5)
     return UINT64_MAX
 
 cdef inline void locked_add(

@@ -1,0 +1,36 @@
+from typing import Final, final
+
+MAX_BOUNDS: Final[int]
+
+@final
+class Layout:
+    bounds: tuple[float, ...]
+    def __init__(self, bounds: tuple[float, ...]) -> None: ...
+    @property
+    def n_cells(self) -> int: ...
+    def cell(self, value: float, /) -> int: ...
+    def upper(self, cell: int, /) -> float: ...
+    def cumulative(
+        self, bounds: tuple[float, ...], first: int, cells: bytes, /
+    ) -> list[int]: ...
+    def exponential(
+        self, first: int, cells: bytes, /
+    ) -> tuple[int, list[int], int, int]: ...
+    def quantile(self, first: int, cells: bytes, rank: int, /) -> float: ...
+    def assemble(
+        self,
+        offset: int,
+        counts: list[int],
+        underflow: int,
+        overflow: int,
+        cumulative: list[int],
+        /,
+    ) -> tuple[int, bytes]: ...
+
+def total(cells: bytes, /) -> int: ...
+def add(
+    first_a: int, a: bytes, first_b: int, b: bytes, /
+) -> tuple[int, bytes]: ...
+def subtract(
+    first_a: int, a: bytes, first_b: int, b: bytes, /
+) -> tuple[int, bytes]: ...

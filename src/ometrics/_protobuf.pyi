@@ -1,0 +1,17 @@
+from typing import Any, Final
+
+TYPES: Final[dict[str, int]]
+ZERO_THRESHOLD: Final[float]
+
+def labels(pairs: list[tuple[str, str]], /) -> bytes: ...
+def timestamp(seconds: int, nanos: int, /) -> bytes: ...
+def family(
+    name: str,
+    help: str,
+    kind: str,
+    unit: str,
+    samples: list[tuple[bytes, Any]],
+    created: bytes,
+    bounds: tuple[float, ...] | None,
+    /,
+) -> bytes: ...
