@@ -15,6 +15,7 @@ from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 from ometrics._buckets cimport cell_of
 from ometrics._core cimport *
 from ometrics._record cimport *
+from ometrics._state cimport *
 
 cimport cython
 
@@ -150,7 +151,7 @@ cdef void locked_end(
         )
         locked_add(&call.prefill_ns, t.prefill, saturated)
 
-cdef int number_of(object operation) except -1:
+cdef int operation_number(object operation) except -1:
     number = OPERATION_NUMBERS.get(operation)
     if number is None:
         raise ValueError(
@@ -244,7 +245,7 @@ cdef class Call:
 
     def __cinit__(self, Core core not None, model, operation):
         cdef om_core *c = core.c
-        self.operation = number_of(operation)
+        self.operation = operation_number(operation)
         self.core = core
         self.model = model
         self.slot = slot_of(core, model)
@@ -300,21 +301,14 @@ cdef class Call:
             status = locked_settle(c, record)
         return status
 
-    cdef int enter(self) except -1:
-        """Take the mutex, with both records ready to be changed."""
-        cdef om_core *c = self.core.c
-        cdef int status
-        while True:
-            om_mutex_acquire(&c.lock)
-            status = self.locked_settle_both()
-            if status == SETTLED:
-                return 0
-            om_mutex_release(&c.lock)
-            if status == FULL:
-                self.core.grow()
-            else:
-                self.slot = self.core.renew(self.model, self.slot)
-                self.call_slot = self.core.call_slot(self.slot, self.operation)
+    cdef int renew(self, int status) except -1:
+        """After `locked_settle_both` refused: other records, or room for these."""
+        if status == FULL:
+            self.core.grow()
+        else:
+            self.slot = self.core.renew(self.model, self.slot.record)
+            self.call_slot = self.core.call_slot(self.slot, self.operation)
+        return 0
 
     cdef void locked_flush(self) noexcept nogil:
         cdef int i
@@ -323,6 +317,20 @@ cdef class Call:
                 self.core.c, self.call_slot.record, PER_CHUNK, self.pending[i]
             )
         self.n_pending = 0
+
+    cdef int flush(self) except -1:
+        cdef om_core *c = self.core.c
+        cdef int status
+        om_mutex_acquire(&c.lock)
+        status = self.locked_settle_both()
+        while status != SETTLED:
+            om_mutex_release(&c.lock)
+            self.renew(status)
+            om_mutex_acquire(&c.lock)
+            status = self.locked_settle_both()
+        self.locked_flush()
+        om_mutex_release(&c.lock)
+        return 0
 
     def chunk(self, bint answer, /):
         """
@@ -336,9 +344,7 @@ cdef class Call:
             self.first_ns = max(now, 0)
         else:
             if self.n_pending == PENDING:
-                self.enter()
-                self.locked_flush()
-                om_mutex_release(&self.core.c.lock)
+                self.flush()
             self.pending[self.n_pending] = max(now - self.last_ns, 0)
             self.n_pending += 1
         self.last_ns = now
@@ -400,7 +406,14 @@ cdef class Call:
 
     cdef int finish(self, om_ending *e, int impossible) except -1:
         cdef om_core *c = self.core.c
-        self.enter()
+        cdef int status
+        om_mutex_acquire(&c.lock)
+        status = self.locked_settle_both()
+        while status != SETTLED:
+            om_mutex_release(&c.lock)
+            self.renew(status)
+            om_mutex_acquire(&c.lock)
+            status = self.locked_settle_both()
         self.locked_flush()
         locked_end(c, self.slot.record, self.call_slot.record, e)
         c.totals.invalid[NEGATIVE] += impossible

@@ -55,8 +55,6 @@ class Core:
         self, cursor: int, capacity: int, /
     ) -> tuple[list[_Row], int, int]: ...
 
-def unpack(packed: bytes, codes: list[str], /) -> list[dict[str, Any]]: ...
-
 @final
 class ModelRecorder:
     name: str

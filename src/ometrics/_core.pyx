@@ -31,7 +31,6 @@ them, and `copying` is only waited for without the GIL.
 
 import logging
 from array import array
-from operator import itemgetter
 
 from ometrics.errors import OllamaError, code_of
 
@@ -51,9 +50,10 @@ from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset, strcmp
 
-from ometrics._buckets cimport cell_of, om_layout
+from ometrics._buckets cimport cell_of
 from ometrics._histogram cimport Layout
 from ometrics._record cimport *
+from ometrics._state cimport *
 
 cimport cython
 
@@ -72,7 +72,7 @@ EVENT_TYPES = ("latency", "error", "task_complete", "resource")
 
 cdef enum:
     MAX_KNOWN_CODES = 4096      # distinct codes a collector keeps apart
-    MAX_LISTED_CALLS = 1024     # running calls a snapshot lists; all are counted
+    MAX_KEPT_NAMES = 1024       # running calls whose names outlive their records
     EVENTS_AT_ONCE = 256        # read in one go: bounds the time under the mutex
     FIRST_CAPACITY = 64
 
@@ -93,6 +93,8 @@ cdef void forked_child() noexcept nogil:
     cdef om_core *c
     om_mutex_init(&cores_lock)
     c = all_cores
+    if c != NULL:
+        c.previous = NULL
     while c != NULL:
         om_mutex_init(&c.lock)
         om_mutex_init(&c.copying)
@@ -104,7 +106,7 @@ cdef void forked_child() noexcept nogil:
         c.n_calls = 0
         locked_clear(c, om_precise_wall_ns(), om_monotonic_ns())
         if c.next != NULL:
-            c.next.previous = c     # the only link that may have been half made
+            c.next.previous = c     # only these links may have been half made
         c = c.next
 
 om_mutex_init(&cores_lock)
@@ -112,129 +114,27 @@ if om_at_fork(forked_child) != 0:
     raise MemoryError("no room for the fork handler")
 
 
-# --- under the mutex -----------------------------------------------------------------
-
-cdef void locked_clear(om_core *c, int64_t wall_ns, int64_t monotonic_ns) noexcept nogil:
-    """Empty the core; its old records become stale by their generation."""
-    c.generation += 1
-    c.epoch += 1
-    c.n = 0
-    c.next_order = 0
-    c.packed_limit = 0
-    memset(&c.totals, 0, sizeof(c.totals))
-    c.totals.task_min_ms = INFINITY
-    c.totals.task_max_ms = -INFINITY
-    c.totals.events_before = c.head
-    c.totals.start_wall_ns = wall_ns
-    c.totals.start_monotonic_ns = monotonic_ns
-
-cdef int locked_settle(om_core *c, om_record *record) noexcept nogil:
-    """Make a record whose epoch is not the core's ready to be changed."""
-    if record.generation != c.generation:
-        if record.generation != 0:
-            return STALE
-        if c.n == c.capacity:
-            return FULL
-        record.generation = c.generation
-        record.order = c.next_order
-        c.next_order += 1
-        c.table[c.n] = record
-        c.n += 1
-        c.packed_limit += packed_limit(c.layout, record.n_histograms)
-    elif c.snapshotting:
-        c.packed_size += locked_pack(c.layout, record, c.packed + c.packed_size)
-    record.epoch = c.epoch
-    return SETTLED
-
-cdef inline om_event *locked_next_event(om_core *c) noexcept nogil:
-    cdef om_event *event = &c.events[c.head & c.event_mask]
-    c.head += 1
-    return event
-
-cdef inline void locked_emit(
-    om_core *c, uint8_t type, uint8_t success, uint32_t name_id, double value,
-    int64_t wall_ns,
-) noexcept nogil:
-    cdef om_event *event
-    if c.emitting:
-        event = locked_next_event(c)
-        event.type = type
-        event.success = success
-        event.name_id = name_id
-        event.value = value
-        event.wall_ns = wall_ns
-
-cdef void locked_list(om_core *c, om_call *call) noexcept nogil:
-    """Put a call that starts now at the end of the list."""
-    call.next = NULL
-    call.previous = c.last_call
-    if c.last_call != NULL:
-        c.last_call.next = call
-    else:
-        c.calls = call
-    c.last_call = call
-    c.n_calls += 1
-    call.listed = 1
-
-cdef void locked_unlist(om_core *c, om_call *call) noexcept nogil:
-    """Take a running call off the list."""
-    if call.previous != NULL:
-        call.previous.next = call.next
-    else:
-        c.calls = call.next
-    if call.next != NULL:
-        call.next.previous = call.previous
-    else:
-        c.last_call = call.previous
-    c.n_calls -= 1
-    call.listed = 0
-
-cdef int locked_retire(om_core *c, om_record *model) noexcept nogil:
-    """Take all records of a model out of the table; returns how many there were."""
-    cdef uint32_t i = c.n
-    cdef int found = 0
-    cdef om_record *record
-    while i > 0:
-        i -= 1
-        record = c.table[i]
-        if record.name_id == model.name_id:
-            c.packed_limit -= packed_limit(c.layout, record.n_histograms)
-            record.generation = UINT64_MAX      # stale for ever
-            record.epoch = 0
-            c.n -= 1
-            c.table[i] = c.table[c.n]
-            found += 1
-    return found
-
-
 # --- arguments -----------------------------------------------------------------------
 
-cdef double seconds_of(object latency) except? -1.0:
+cdef double number_of(object value, str what) except? -1.0:
     """
-    Seconds of any number or `timedelta`.
+    The float of any real number.
 
     Raises:
         TypeError: Not a number; strings are not parsed.
     """
+    try:
+        return PyFloat_AsDouble(value)
+    except OverflowError:
+        return INFINITY if value > 0 else -INFINITY
+    except TypeError:
+        raise TypeError(f"{what}, not {type(value).__name__}") from None
+
+cdef double seconds_of(object latency) except? -1.0:
+    """Seconds of any real number or `timedelta`."""
     if isinstance(latency, timedelta):
         return latency.total_seconds()
-    try:
-        return PyFloat_AsDouble(latency)
-    except OverflowError:
-        return INFINITY if latency > 0 else -INFINITY
-    except TypeError:
-        raise TypeError(
-            "a latency is a number of seconds or a timedelta, not"
-            f" {type(latency).__name__}"
-        ) from None
-
-cdef inline int check(double value) noexcept nogil:
-    """VALID, or why `value` cannot be counted as a number."""
-    if 0.0 <= value < INFINITY:
-        return VALID
-    if isnan(value):
-        return NOT_A_NUMBER
-    return INFINITE if value > 0 else NEGATIVE
+    return number_of(latency, "a latency is a number of seconds or a timedelta")
 
 cdef str mended(object model):
     """
@@ -252,109 +152,34 @@ cdef str mended(object model):
 NOBODY = object()       # what `last_name` is before anybody recorded
 
 cdef int link(om_core *c) noexcept:
-    """Make a core known to the fork handler. The first store that the handler could see
-    is the last one: a fork in between finds a list without it."""
-    global all_cores
+    """Make a core known to the fork handler, which follows `next` only: a fork in
+    between finds the list with it or without it, never broken."""
     om_mutex_acquire(&cores_lock)
     c.next = all_cores
     if all_cores != NULL:
         all_cores.previous = c
-    all_cores = c
+    om_publish(<void **> &all_cores, c)
     om_mutex_release(&cores_lock)
     return 0
 
 cdef int unlink(om_core *c) noexcept:
-    global all_cores
     om_mutex_acquire(&cores_lock)
     if c.previous != NULL:
-        c.previous.next = c.next
+        om_publish(<void **> &c.previous.next, c.next)
     elif all_cores == c:
-        all_cores = c.next
+        om_publish(<void **> &all_cores, c.next)
     if c.next != NULL:
         c.next.previous = c.previous
     om_mutex_release(&cores_lock)
     return 0
 
 
-cdef void fill(
-    const om_layout *layout, om_record *batch, const double *data, Py_ssize_t n,
-    uint64_t *invalid,
-) noexcept nogil:
-    """Count `n` values in a record that nobody else sees."""
-    cdef om_histogram *h = histogram_at(layout, batch, 0)
-    cdef uint64_t *cells = cells_at(h)
-    cdef uint64_t saturated = 0
-    cdef uint64_t sum_ns = 0
-    cdef double low = INFINITY
-    cdef double high = -INFINITY
-    cdef double value
-    cdef Py_ssize_t i
-    for i in range(n):
-        value = data[i]
-        if check(value) != VALID:
-            invalid[check(value)] += 1
-            continue
-        cells[cell_of(layout, value)] += 1
-        locked_add(&sum_ns, nanoseconds(value), &saturated)
-        low = value if value < low else low
-        high = value if value > high else high
-    h.sum_ns = sum_ns
-    h.min = low
-    h.max = high
-    batch.updated_ns = saturated
-
-cdef void locked_add_batch(
-    om_core *c, om_record *record, om_record *batch, const double *data, Py_ssize_t n,
-    const uint64_t *invalid, int64_t now,
-) noexcept nogil:
-    """Add what `fill` counted; only the events that can still be read are written."""
-    cdef uint64_t unknown = 0
-    cdef Py_ssize_t i, first
-    cdef int reason
-    for reason in range(INVALID_REASONS):
-        unknown += invalid[reason]
-        c.totals.invalid[reason] += invalid[reason]
-    record.successes += n
-    record.latency_unknown += unknown
-    record.updated_ns = now
-    c.totals.saturated += batch.updated_ns
-    locked_merge_histogram(
-        c.layout, histogram_at(c.layout, record, 0), histogram_at(c.layout, batch, 0),
-        &c.totals.saturated,
-    )
-    if c.emitting:
-        first = n - <Py_ssize_t> c.event_mask - 1
-        if first > 0:
-            c.head += first
-        else:
-            first = 0
-        for i in range(first, n):
-            locked_emit(
-                c, EVENT_LATENCY, 1, record.name_id,
-                data[i] if check(data[i]) == VALID else NAN, now,
-            )
-
-
 # --- recording -----------------------------------------------------------------------
-
-cdef om_record *settled(Core core, object model, Slot slot) except NULL:
-    """
-    The long way of a record: its epoch was not the core's.
-
-    Entered and left with the mutex held; on an exception it is released. A record that
-    is in the table cannot be freed before the mutex is given back, so the slot need not
-    be held.
-    """
-    cdef om_core *c = core.c
-    while slot.record.epoch != c.epoch and locked_settle(c, slot.record) != SETTLED:
-        om_mutex_release(&c.lock)
-        slot = core.renew(model, slot)
-        om_mutex_acquire(&c.lock)
-    return slot.record
 
 cdef inline int add_latency(Core core, object model, Slot slot, object latency) except -1:
     cdef om_core *c = core.c
     cdef om_record *record = slot.record
+    cdef Slot fresh
     cdef double seconds
     cdef int cell = 0
     cdef int reason
@@ -369,8 +194,11 @@ cdef inline int add_latency(Core core, object model, Slot slot, object latency) 
     now = wall(core)
 
     om_mutex_acquire(&c.lock)
-    if record.epoch != c.epoch:
-        record = settled(core, model, slot)
+    while record.epoch != c.epoch and locked_settle(c, record) != SETTLED:
+        om_mutex_release(&c.lock)
+        fresh = core.renew(model, record)
+        record = fresh.record
+        om_mutex_acquire(&c.lock)
     record.successes += 1
     record.updated_ns = now
     if reason == VALID:
@@ -391,12 +219,16 @@ cdef inline int add_latency(Core core, object model, Slot slot, object latency) 
 cdef inline int add_error(Core core, object model, Slot slot, object error) except -1:
     cdef om_core *c = core.c
     cdef om_record *record = slot.record
+    cdef Slot fresh
     cdef uint32_t code = core.code_id(error)
     cdef int64_t now = wall(core)
 
     om_mutex_acquire(&c.lock)
-    if record.epoch != c.epoch:
-        record = settled(core, model, slot)
+    while record.epoch != c.epoch and locked_settle(c, record) != SETTLED:
+        om_mutex_release(&c.lock)
+        fresh = core.renew(model, record)
+        record = fresh.record
+        om_mutex_acquire(&c.lock)
     record.failures += 1
     record.updated_ns = now
     locked_add_code(&record.errors, code)
@@ -407,6 +239,7 @@ cdef inline int add_error(Core core, object model, Slot slot, object error) exce
 cdef inline int add_tokens(Core core, object model, Slot slot, object count) except -1:
     cdef om_core *c = core.c
     cdef om_record *record = slot.record
+    cdef Slot fresh
     cdef int overflow = 0
     cdef long long tokens = PyLong_AsLongLongAndOverflow(count, &overflow)
     cdef uint64_t n = <uint64_t> tokens
@@ -416,8 +249,11 @@ cdef inline int add_tokens(Core core, object model, Slot slot, object count) exc
         n = min(int(count), UINT64_MAX)
 
     om_mutex_acquire(&c.lock)
-    if record.epoch != c.epoch:
-        record = settled(core, model, slot)
+    while record.epoch != c.epoch and locked_settle(c, record) != SETTLED:
+        om_mutex_release(&c.lock)
+        fresh = core.renew(model, record)
+        record = fresh.record
+        om_mutex_acquire(&c.lock)
     record.updated_ns = now
     if negative:
         c.totals.invalid[NEGATIVE] += 1
@@ -433,7 +269,8 @@ cdef int add_batch(Core core, object model, Slot slot, object values) except -1:
     """Fill a histogram of our own without lock and GIL, then add it."""
     cdef Py_buffer view
     cdef bint viewed = False
-    cdef om_record *record
+    cdef om_record *record = slot.record
+    cdef Slot fresh
     cdef om_core *c = core.c
     cdef const double *data
     cdef Py_ssize_t n
@@ -467,9 +304,11 @@ cdef int add_batch(Core core, object model, Slot slot, object values) except -1:
             fill(c.layout, batch, data, n, invalid)
         if n > 0:
             om_mutex_acquire(&c.lock)
-            record = slot.record
-            if record.epoch != c.epoch:
-                record = settled(core, model, slot)
+            while record.epoch != c.epoch and locked_settle(c, record) != SETTLED:
+                om_mutex_release(&c.lock)
+                fresh = core.renew(model, record)
+                record = fresh.record
+                om_mutex_acquire(&c.lock)
             locked_add_batch(c, record, batch, data, n, invalid, now)
             om_mutex_release(&c.lock)
     finally:
@@ -655,11 +494,10 @@ cdef class Core:
             self.last_slot = None
         return 0
 
-    cdef Slot renew(self, object model, Slot slot):
-        """After `locked_settle` refused: the slot to try instead."""
-        if slot.record.generation == 0:
+    cdef Slot renew(self, object model, om_record *record):
+        """After `locked_settle` refused a record: the slot to try instead."""
+        if record.generation == 0:
             self.grow()
-            return slot
         self.last_name = NOBODY
         self.last_slot = None
         return self.find_slot(model)
@@ -693,11 +531,11 @@ cdef class Core:
         cdef Slot slot
         for slot in self.slots.values():
             live.add(slot.record.name_id)
-        cdef uint32_t ids[MAX_LISTED_CALLS]
+        cdef uint32_t ids[MAX_KEPT_NAMES]
         cdef uint32_t n = 0
         om_mutex_acquire(&c.lock)
         call = c.calls
-        while call != NULL and n < MAX_LISTED_CALLS:
+        while call != NULL and n < MAX_KEPT_NAMES:
             ids[n] = call.name_id
             n += 1
             call = call.next
@@ -834,7 +672,7 @@ cdef class Core:
 
         Args:
             success: Whether it completed.
-            duration_ms: Milliseconds, as any real number. NaN, infinite or negative: the
+            duration_ms: Milliseconds, as any real number, or a `timedelta`. NaN, infinite or negative: the
                 task counts, its duration is unknown.
 
         Raises:
@@ -845,7 +683,11 @@ cdef class Core:
         """
         cdef om_core *c = self.c
         cdef bint completed = bool(success)
-        cdef double ms = seconds_of(duration_ms)
+        cdef double ms
+        if isinstance(duration_ms, timedelta):
+            ms = duration_ms.total_seconds() * 1e3
+        else:
+            ms = number_of(duration_ms, "a task's duration is a number of milliseconds")
         cdef int reason = check(ms)
         cdef int64_t now = wall(self)
         om_mutex_acquire(&c.lock)
@@ -888,9 +730,9 @@ cdef class Core:
             Safe from any thread, signal handler or finalizer.
         """
         cdef om_core *c = self.c
-        cdef double memory = seconds_of(memory_mb)
-        cdef double cpu = seconds_of(cpu_percent)
-        cdef double units = seconds_of(goroutine_count)
+        cdef double memory = number_of(memory_mb, "memory is a number of MB")
+        cdef double cpu = number_of(cpu_percent, "CPU is a number of percent")
+        cdef double units = number_of(goroutine_count, "goroutines are a number")
         cdef int64_t now = wall(self)
         cdef om_event *event
         cdef int reason = VALID
@@ -968,11 +810,11 @@ cdef class Core:
         cdef size_t used = 0
         cdef uint32_t i, n
         cdef uint32_t listed = 0
-        cdef uint32_t running
         cdef uint64_t emitted
         cdef int64_t wall_ns = precise_wall(self)
         cdef int64_t now = monotonic(self)
-        cdef om_call calls[MAX_LISTED_CALLS]
+        cdef om_call *calls = NULL
+        cdef uint32_t room = 0
 
         om_mutex_acquire(&c.copying)
         cdef dict owner = self.slots    # keeps what the table points to until it is read
@@ -980,14 +822,18 @@ cdef class Core:
             table = <om_record **> malloc(c.capacity * sizeof(om_record *))
         while True:
             om_mutex_acquire(&c.lock)
-            if c.packed_limit <= size:
+            if c.packed_limit <= size and c.n_calls <= room:
                 break
-            size = c.packed_limit
+            size = c.packed_limit + 1
+            room = c.n_calls + 1
             om_mutex_release(&c.lock)
             free(buffer)
+            free(calls)
             buffer = <char *> malloc(size)
-            if buffer == NULL or (reset and table == NULL):
+            calls = <om_call *> malloc(room * sizeof(om_call))
+            if buffer == NULL or calls == NULL or (reset and table == NULL):
                 free(buffer)
+                free(calls)
                 free(table)
                 om_mutex_release(&c.copying)
                 raise MemoryError(f"no memory for a snapshot of {size} bytes")
@@ -995,13 +841,12 @@ cdef class Core:
         n = c.n
         totals = c.totals
         emitted = c.head - c.totals.events_before
-        running = c.n_calls
         call = c.calls
-        while call != NULL and listed < MAX_LISTED_CALLS:
+        while call != NULL:
             calls[listed] = call[0]
             listed += 1
             call = call.next
-        if reset and table != NULL:
+        if reset:
             table, c.table = c.table, table
             locked_clear(c, wall_ns, now)
             om_mutex_release(&c.lock)
@@ -1032,12 +877,14 @@ cdef class Core:
                 self.restart()
         try:
             packed = PyBytes_FromStringAndSize(buffer, used)
+            running = running_calls(self.names, calls, listed, now)
         finally:
             free(buffer)
+            free(calls)
         return (
             packed,
             totals_dict(&totals, emitted, wall_ns, now),
-            running_calls(self.names, calls, listed, running, now),
+            running,
         )
 
     def take_model(self, model, /):
@@ -1229,90 +1076,18 @@ cdef dict totals_dict(
     }
 
 cdef list running_calls(
-    dict names, om_call *calls, uint32_t listed, uint32_t running, int64_t monotonic_ns
+    dict names, om_call *calls, uint32_t n, int64_t monotonic_ns
 ):
     """`(model, operation, age in seconds)` of each running call, oldest first."""
     cdef uint32_t i
     return [
         (
-            names.get(calls[i].name_id, ""),
+            names.get(calls[i].name_id, OVERFLOW),
             calls[i].operation,
             max(monotonic_ns - calls[i].start_ns, 0) / 1e9,
         )
-        for i in range(listed)
+        for i in range(n)
     ]
-
-cdef dict codes_dict(om_codes *codes, list names):
-    cdef uint32_t i
-    cdef dict result = {names[codes.ids[i]]: codes.counts[i] for i in range(codes.n)}
-    if codes.counts[MAX_CODES]:
-        result["_OTHER"] = codes.counts[MAX_CODES]
-    return result
-
-def unpack(bytes packed, list codes, /):
-    """
-    The records of `Core.take`, by order of first record.
-
-    Returns:
-        For each record a dictionary of its numbers; `histograms` are tuples
-        `(sum_ns, min, max, first_cell, cells)`.
-    """
-    cdef const char *data = PyBytes_AS_STRING(packed)
-    cdef Py_ssize_t end = PyBytes_GET_SIZE(packed)
-    cdef Py_ssize_t at = 0
-    cdef Py_ssize_t size
-    cdef om_record record
-    cdef om_packed_histogram h
-    cdef uint32_t i
-    cdef bint some
-    cdef list rows = []
-    while at < end:
-        memcpy(&record, data + at, sizeof(om_record) - NAME_BYTES)
-        at += sizeof(om_record) - NAME_BYTES
-        name = PyUnicode_DecodeUTF8(data + at, record.name_length, NULL)
-        at = (at + record.name_length + 7) & ~(<Py_ssize_t> 7)
-        histograms = []
-        for i in range(record.n_histograms):
-            memcpy(&h, data + at, sizeof(h))
-            at += sizeof(h)
-            size = h.n_cells * sizeof(uint64_t)
-            some = h.n_cells > 0
-            histograms.append((
-                h.h.sum_ns,
-                h.h.min if some else None,
-                h.h.max if some else None,
-                h.first,
-                PyBytes_FromStringAndSize(data + at, size),
-            ))
-            at += size
-        rows.append((record.order, {
-            "name": name,
-            "operation": record.operation,
-            "updated_ns": record.updated_ns,
-            "successes": record.successes,
-            "failures": record.failures,
-            "cancelled": record.cancelled,
-            "latency_unknown": record.latency_unknown,
-            "tokens": record.tokens,
-            "prompt_tokens": (
-                record.prompt_tokens if record.told & TOLD_PROMPT else None
-            ),
-            "cached_tokens": (
-                record.cached_tokens if record.told & TOLD_CACHED else None
-            ),
-            "completion_tokens": (
-                record.completion_tokens if record.told & TOLD_COMPLETION else None
-            ),
-            "decode_tokens": record.decode_tokens,
-            "decode_ns": record.decode_ns,
-            "prefill_tokens": record.prefill_tokens,
-            "prefill_ns": record.prefill_ns,
-            "errors": codes_dict(&record.errors, codes),
-            "done_reasons": codes_dict(&record.done_reasons, codes),
-            "histograms": histograms,
-        }))
-    rows.sort(key=itemgetter(0))
-    return [row for _, row in rows]
 
 
 # --- bound to a model ----------------------------------------------------------------

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """JSON text in C: the integer views of a histogram, Go durations, and indentation.
 
-Compiled because an export writes hundreds of counts a model, most of a document's bytes;
-everything else of the document is written by msgspec. Pure: no lock, no shared state;
-every function may be called from any thread.
+Compiled because an export writes hundreds of counts a model, most of a document's
+bytes; everything else of the document is written by msgspec. Pure: no lock, no shared
+state; every function may be called from any thread.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -23,6 +23,8 @@ from msgspec import Raw
 
 cdef enum:
     DIGITS = 20                 # of 2^64 - 1
+    MAX_COUNTS = 1024           # more than the bounds that a layout takes
+    MAX_QUANTILES = 16
     INDENT = 2                  # spaces a level
     SPACES = 16
     ROOM = 64                   # more than a line feed and SPACES
@@ -127,7 +129,7 @@ cdef class Views:
         buckets: Bounds in seconds, each a bound of the layout.
         labels: A label for each of them; the last one is for the rest.
         bounds: The layout's bounds as a JSON array.
-        quantiles: Up to 16 quantiles, ascending, each above 0 and below 1.
+        quantiles: Up to 16 of them, ascending, each above 0 and below 1.
 
     Thread-safety:
         Immutable.
@@ -136,18 +138,20 @@ cdef class Views:
     cdef Layout layout
     cdef int n_buckets, n_bounds, n_quantiles
     cdef Py_ssize_t room        # bytes that the longest of the texts can take
-    cdef int *bucket_ends       # last cell of each bucket but the last
-    cdef int *bound_ends        # last cell at or below each bound
+    cdef int *bucket_ends       # how many of the bounds' counts end with each bucket
+    cdef int *bound_ends        # last cell at or below each bound, and the last cell
     cdef list keys              # `"label":` in UTF-8
     cdef bytes explicit_head
-    cdef double q[16]
+    cdef double q[MAX_QUANTILES]
 
     def __cinit__(
         self, Layout layout, tuple buckets, tuple labels, bytes bounds, tuple quantiles
     ):
         cdef int i
-        if len(quantiles) > 16 or len(labels) != len(buckets):
-            raise ValueError("at most 16 quantiles, and one label for each bucket")
+        if len(quantiles) > MAX_QUANTILES or len(layout.bounds) >= MAX_COUNTS:
+            raise ValueError("too many quantiles or bounds")
+        if len(labels) != len(buckets):
+            raise ValueError("every bucket needs one label")
         self.layout = layout
         self.n_buckets = len(buckets)
         self.n_bounds = len(layout.bounds)
@@ -162,8 +166,8 @@ cdef class Views:
         if self.bucket_ends == NULL or self.bound_ends == NULL:
             raise MemoryError
         for i in range(self.n_buckets - 1):
-            self.bucket_ends[i] = layout._ends[buckets[i]]
-        self.bucket_ends[self.n_buckets - 1] = layout.c.n_cells
+            self.bucket_ends[i] = layout.bounds.index(buckets[i]) + 1
+        self.bucket_ends[self.n_buckets - 1] = self.n_bounds + 1
         for i in range(self.n_bounds):
             self.bound_ends[i] = layout._ends[layout.bounds[i]]
         self.bound_ends[self.n_bounds] = layout.c.n_cells
@@ -185,24 +189,31 @@ cdef class Views:
         """
         cdef const uint64_t *c = <const uint64_t *> <void *> PyBytes_AS_STRING(cells)
         cdef int n = <int> (PyBytes_GET_SIZE(cells) // sizeof(uint64_t))
+        cdef uint64_t counts[MAX_COUNTS]        # one for each bound, and the rest
         cdef uint64_t count = 0
-        cdef int i
-        for i in range(n):
-            count += c[i]
+        cdef uint64_t seen
+        cdef int i = 0
+        cdef int bound, stop
+        for bound in range(self.n_bounds + 1):
+            stop = min(self.bound_ends[bound] - first + 1, n)
+            seen = 0
+            while i < stop:
+                seen += c[i]
+                i += 1
+            counts[bound] = seen
+            count += seen
         cdef char *text = <char *> malloc(self.room)
         if text == NULL:
             raise MemoryError
         try:
-            buckets = Raw(text[:self.put_buckets(text, first, c, n) - text])
-            explicit = Raw(text[:self.put_explicit(text, first, c, n) - text])
+            buckets = Raw(text[:self.put_buckets(text, counts) - text])
+            explicit = Raw(text[:self.put_explicit(text, counts) - text])
             exponential = Raw(text[:self.put_exponential(text, first, c, n) - text])
         finally:
             free(text)
         return count, buckets, explicit, exponential
 
-    cdef char *put_buckets(
-        self, char *out, int first, const uint64_t *c, int n
-    ) noexcept:
+    cdef char *put_buckets(self, char *out, const uint64_t *counts) noexcept:
         cdef int bucket
         cdef int i = 0
         cdef uint64_t seen
@@ -210,28 +221,20 @@ cdef class Views:
         out += 1
         for bucket in range(self.n_buckets):
             seen = 0
-            while i < n and first + i <= self.bucket_ends[bucket]:
-                seen += c[i]
+            while i < self.bucket_ends[bucket]:
+                seen += counts[i]
                 i += 1
             out = put_int(put_bytes(out, <bytes> self.keys[bucket]), seen)
             out[0] = b","
             out += 1
-        (out - 1)[0] = b"}"        # instead of the last comma
+        (out - 1)[0] = b"}"             # instead of the last comma
         return out
 
-    cdef char *put_explicit(
-        self, char *out, int first, const uint64_t *c, int n
-    ) noexcept:
+    cdef char *put_explicit(self, char *out, const uint64_t *counts) noexcept:
         cdef int bound
-        cdef int i = 0
-        cdef uint64_t seen
         out = put_bytes(out, self.explicit_head)
         for bound in range(self.n_bounds + 1):
-            seen = 0
-            while i < n and first + i <= self.bound_ends[bound]:
-                seen += c[i]
-                i += 1
-            out = put_int(out, seen)
+            out = put_int(out, counts[bound])
             out[0] = b","
             out += 1
         (out - 1)[0] = b"]"
@@ -260,7 +263,7 @@ cdef class Views:
         while n > i and c[n - 1] == 0:
             n -= 1
         if i < n:
-            high = EXP_CELLS                # the first bucket that ends at or after cell i
+            high = EXP_CELLS                # the first bucket ending at or after i
             while low < high:
                 bucket = (low + high) // 2
                 if end[bucket + 1] < first + i:

@@ -89,6 +89,15 @@ static inline int om_at_fork(void (*child)(void)) {
 }
 #endif
 
+/* Stores a link of the list that the forked child follows: not before what it leads to. */
+static inline void om_publish(void **place, void *value) {
+#if defined(_WIN32)
+    *place = value;
+#else
+    __atomic_store_n(place, value, __ATOMIC_RELEASE);
+#endif
+}
+
 /* Whether one thread at a time runs Python: then a one-entry cache needs no lock. */
 #if defined(Py_GIL_DISABLED)
 #define OM_HAS_GIL 0

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ometrics import summary
 from ometrics._calls import Call
-from ometrics._core import Core, unpack
+from ometrics._core import Core
+from ometrics._unpack import unpack
 from ometrics.errors import UnknownModelError
 from ometrics.events import EventChannel
 from ometrics.histogram import DEFAULT_BUCKETS, layout_of

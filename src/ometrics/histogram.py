@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """`LatencyHistogram`: one set of exact counts, read through several views.
 
-Every value is counted in one cell; the cells are cut by the bounds of all views together,
-so the original's labels, the GenAI bounds and the exponential histogram are sums of the
-same cells and cannot disagree. Sums are integer nanoseconds: merging is exact, whatever
-the order.
+Every value is counted in one cell; the cells are cut by the bounds of all views
+together, so the original's labels, the GenAI bounds and the exponential histogram are
+sums of the same cells and cannot disagree. Sums are integer nanoseconds: merging is
+exact, whatever the order.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import pairwise
 from math import ceil
 from typing import Final
 
@@ -127,6 +128,13 @@ class LatencyHistogram(msgspec.Struct, frozen=True, kw_only=True):
             cells=array("Q", (counts[i] for i in range(first, last + 1))).tobytes(),
         )
 
+    def __repr__(self) -> str:
+        """What a person would ask for; `cells` are not for eyes."""
+        return (
+            f"<LatencyHistogram count={self.count} min={self.min}"
+            f" p50={self.quantile(0.5)} p99={self.quantile(0.99)} max={self.max}>"
+        )
+
     @property
     def count(self) -> int:
         """Number of values."""
@@ -148,7 +156,7 @@ class LatencyHistogram(msgspec.Struct, frozen=True, kw_only=True):
         """Label -> exact count, not cumulative, in bucket order."""
         below = self.cumulative(self.bucket_bounds[:-1])
         edges = [0, *below, self.count]
-        counts = [high - low for low, high in zip(edges, edges[1:], strict=False)]
+        counts = [high - low for low, high in pairwise(edges)]
         return dict(zip(labels_of(self.bucket_bounds), counts, strict=True))
 
     def cumulative(self, bounds: tuple[float, ...]) -> list[int]:
@@ -156,7 +164,7 @@ class LatencyHistogram(msgspec.Struct, frozen=True, kw_only=True):
         Exact number of values at or below each bound.
 
         Args:
-            bounds: Ascending seconds, each one of `bucket_bounds` or of the GenAI bounds.
+            bounds: Ascending seconds, each of `bucket_bounds` or of the GenAI bounds.
 
         Raises:
             ValueError: A bound is neither, so only an estimate would be possible.
@@ -292,9 +300,7 @@ class LatencyHistogram(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
-def _known(
-    choose: object, one: float | None, other: float | None
-) -> float | None:
+def _known(choose: object, one: float | None, other: float | None) -> float | None:
     """`min` or `max` of what is known."""
     known = [value for value in (one, other) if value is not None]
     return choose(known) if known else None  # type: ignore[operator]

@@ -497,6 +497,13 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     events_dropped: int = 0
     internal_errors: int = 0
 
+    def __repr__(self) -> str:
+        """Identity and size; the fields hold the rest."""
+        return (
+            f"<Snapshot of {self.instance_id[:8]} at {self.collection_time.isoformat()}:"
+            f" {len(self.models)} models, {self.total_requests} requests>"
+        )
+
     @property
     def total_requests(self) -> int:
         """Requests of all models."""
@@ -551,17 +558,20 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         """
         What was counted after `earlier`, a snapshot of the same collector and start.
 
+        A model that was removed since then is left out.
+
         Raises:
             ValueError: A count of `earlier` is above this one's: it is later, of another
                 collector, or there was a reset in between.
         """
-        lost = [
-            name
-            for name, before in earlier.models.items()
-            if name not in self.models and before.total_requests
-        ]
-        if lost:
-            raise ValueError(f"not an earlier snapshot: it also has models {lost}")
+        if (
+            self.instance_id == earlier.instance_id
+            and self.start_time > earlier.start_time
+        ):
+            raise ValueError(
+                f"not an earlier snapshot of the same start: counting began anew at"
+                f" {self.start_time.isoformat()}"
+            )
         models = {}
         for name, now in self.models.items():
             before = earlier.models.get(name)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Text for people: the original package's lines, and tables of what we know beyond them.
+"""Text for people: the original package's lines, and tables of what we know beyond.
 
 Plain text without colours; names are made harmless, bars are ASCII, so that it can be
 printed anywhere. What nobody told reads `n/a`.
@@ -186,8 +186,10 @@ def _call_lines(call: CallMetrics) -> Iterator[str]:
     yield from _table(
         ("Seen By The Client", "Count", "Mean", "P50", "P95", "P99"),
         (
-            (name, str(h.count), _mean(h.mean))
-            + tuple(_quantile(h, q) for q in (0.5, 0.95, 0.99))
+            (
+                *(name, str(h.count), _mean(h.mean)),
+                *(_quantile(h, q) for q in (0.5, 0.95, 0.99)),
+            )
             for name, h in times
             if h.count or h is call.latency
         ),
@@ -229,9 +231,7 @@ def _losses(snapshot: Snapshot) -> Iterator[str]:
             yield f"{name}: {count}"
 
 
-def _table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]]
-) -> Iterator[str]:
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     """Lines of a table: the first column and a nameless last one to the left."""
     cells = [columns, *rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from ometrics._core import unpack
+from ometrics._unpack import unpack
 from ometrics.histogram import LatencyHistogram
 from ometrics.snapshot import (
     CALL_HISTOGRAMS,

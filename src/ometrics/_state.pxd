@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: MIT
+"""One collector's state, and all that happens while its mutex is held.
+
+The structs of `om_core` are plain C; the functions that change them are `locked_*`,
+`noexcept nogil` (law 1). Python's side is `_core.pyx`.
+"""
+
+from libc.math cimport INFINITY, NAN, isnan
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from ometrics._buckets cimport cell_of, om_layout
+from ometrics._record cimport (
+    cells_at,
+    histogram_at,
+    locked_add,
+    locked_merge_histogram,
+    locked_pack,
+    nanoseconds,
+    om_histogram,
+    om_record,
+    packed_limit,
+)
+
+cdef extern from "_mutex.h":
+    ctypedef struct om_mutex:
+        pass
+    void om_mutex_init(om_mutex *) noexcept nogil
+    void om_mutex_destroy(om_mutex *) noexcept nogil
+    void om_mutex_acquire(om_mutex *) noexcept
+    void om_mutex_lock(om_mutex *) noexcept nogil
+    void om_mutex_release(om_mutex *) noexcept nogil
+    int om_at_fork(void (*child)() noexcept nogil) noexcept nogil
+    bint OM_HAS_GIL
+    void om_publish(void **, void *) noexcept nogil
+    int64_t om_wall_ns() noexcept nogil
+    int64_t om_precise_wall_ns() noexcept nogil
+    int64_t om_monotonic_ns() noexcept nogil
+
+cdef enum:  # why a value is not counted as a number
+    VALID = -1
+    NOT_A_NUMBER
+    INFINITE
+    NEGATIVE
+    INVALID_REASONS
+
+cdef enum:  # of an event
+    EVENT_LATENCY
+    EVENT_ERROR
+    EVENT_TASK
+    EVENT_RESOURCE
+
+cdef struct om_event:
+    int64_t wall_ns
+    double value            # seconds, milliseconds of a task, megabytes
+    double cpu_percent
+    int64_t count           # goroutines of a resource event, code id of an error
+    uint32_t name_id
+    uint8_t type
+    uint8_t success
+
+# Everything that is not a model's: copied whole into each snapshot.
+cdef struct om_totals:
+    uint64_t tasks_completed
+    uint64_t tasks_failed
+    uint64_t tasks_unknown
+    uint64_t task_sum_ns
+    double task_min_ms
+    double task_max_ms
+    int64_t task_updated_ns
+    double memory_mb
+    double cpu_percent
+    int64_t goroutines
+    int64_t resources_ns    # 0: never told
+    uint64_t invalid[INVALID_REASONS]
+    uint64_t truncated_names
+    uint64_t saturated
+    uint64_t internal_errors
+    uint64_t events_before  # `head` when this window began
+    int64_t start_wall_ns
+    int64_t start_monotonic_ns
+
+# A running call, in a list by start time.
+cdef struct om_call:
+    om_call *next
+    om_call *previous
+    int64_t start_ns        # monotonic
+    uint32_t name_id
+    uint32_t operation
+    bint listed
+
+cdef struct om_core:
+    const om_layout *layout
+    om_mutex lock           # all below
+    om_mutex copying        # held through a snapshot, reset or removal; taken before lock
+    uint64_t epoch
+    uint64_t generation
+    uint64_t forks
+    om_record **table
+    uint32_t n
+    uint32_t capacity
+    uint32_t next_order
+    size_t packed_limit     # bytes a snapshot of the table can need
+    om_totals totals
+    om_event *events
+    uint64_t event_mask
+    uint64_t head           # events ever emitted
+    uint64_t floor          # events before this one are another process's
+    bint emitting
+    om_call *calls          # oldest first
+    om_call *last_call
+    uint32_t n_calls
+    bint snapshotting
+    char *packed            # where an unseen record goes before it changes
+    size_t packed_size
+    om_core *next           # all cores of this process, for the forked child
+    om_core *previous
+
+cdef enum:  # what `locked_settle` found
+    SETTLED
+    STALE                   # the record was reset, removed, or is the parent process's
+    FULL                    # the table must grow before this record fits
+
+cdef inline int check(double value) noexcept nogil:
+    """VALID, or why `value` cannot be counted as a number."""
+    if 0.0 <= value < INFINITY:
+        return VALID
+    if isnan(value):
+        return NOT_A_NUMBER
+    return INFINITE if value > 0 else NEGATIVE
+
+cdef inline void locked_clear(om_core *c, int64_t wall_ns, int64_t monotonic_ns) noexcept nogil:
+    """Empty the core; its old records become stale by their generation."""
+    c.generation += 1
+    c.epoch += 1
+    c.n = 0
+    c.next_order = 0
+    c.packed_limit = 0
+    memset(&c.totals, 0, sizeof(c.totals))
+    c.totals.task_min_ms = INFINITY
+    c.totals.task_max_ms = -INFINITY
+    c.totals.events_before = c.head
+    c.totals.start_wall_ns = wall_ns
+    c.totals.start_monotonic_ns = monotonic_ns
+
+cdef inline int locked_settle(om_core *c, om_record *record) noexcept nogil:
+    """Make a record whose epoch is not the core's ready to be changed."""
+    if record.generation != c.generation:
+        if record.generation != 0:
+            return STALE
+        if c.n == c.capacity:
+            return FULL
+        record.generation = c.generation
+        record.order = c.next_order
+        c.next_order += 1
+        c.table[c.n] = record
+        c.n += 1
+        c.packed_limit += packed_limit(c.layout, record.n_histograms)
+    elif c.snapshotting:
+        c.packed_size += locked_pack(c.layout, record, c.packed + c.packed_size)
+    record.epoch = c.epoch
+    return SETTLED
+
+cdef inline om_event *locked_next_event(om_core *c) noexcept nogil:
+    cdef om_event *event = &c.events[c.head & c.event_mask]
+    c.head += 1
+    return event
+
+cdef inline void locked_emit(
+    om_core *c, uint8_t type, uint8_t success, uint32_t name_id, double value,
+    int64_t wall_ns,
+) noexcept nogil:
+    cdef om_event *event
+    if c.emitting:
+        event = locked_next_event(c)
+        event.type = type
+        event.success = success
+        event.name_id = name_id
+        event.value = value
+        event.wall_ns = wall_ns
+
+cdef inline void locked_list(om_core *c, om_call *call) noexcept nogil:
+    """Put a call that starts now at the end of the list."""
+    call.next = NULL
+    call.previous = c.last_call
+    if c.last_call != NULL:
+        c.last_call.next = call
+    else:
+        c.calls = call
+    c.last_call = call
+    c.n_calls += 1
+    call.listed = 1
+
+cdef inline void locked_unlist(om_core *c, om_call *call) noexcept nogil:
+    """Take a running call off the list."""
+    if call.previous != NULL:
+        call.previous.next = call.next
+    else:
+        c.calls = call.next
+    if call.next != NULL:
+        call.next.previous = call.previous
+    else:
+        c.last_call = call.previous
+    c.n_calls -= 1
+    call.listed = 0
+
+cdef inline int locked_retire(om_core *c, om_record *model) noexcept nogil:
+    """Take all records of a model out of the table; returns how many there were."""
+    cdef uint32_t i = c.n
+    cdef int found = 0
+    cdef om_record *record
+    while i > 0:
+        i -= 1
+        record = c.table[i]
+        if record.name_id == model.name_id:
+            c.packed_limit -= packed_limit(c.layout, record.n_histograms)
+            record.generation = UINT64_MAX      # stale for ever
+            record.epoch = 0
+            c.n -= 1
+            c.table[i] = c.table[c.n]
+            found += 1
+    return found
+
+cdef inline void fill(
+    const om_layout *layout, om_record *batch, const double *data, Py_ssize_t n,
+    uint64_t *invalid,
+) noexcept nogil:
+    """Count `n` values in a record that nobody else sees."""
+    cdef om_histogram *h = histogram_at(layout, batch, 0)
+    cdef uint64_t *cells = cells_at(h)
+    cdef uint64_t saturated = 0
+    cdef uint64_t sum_ns = 0
+    cdef double low = INFINITY
+    cdef double high = -INFINITY
+    cdef double value
+    cdef Py_ssize_t i
+    for i in range(n):
+        value = data[i]
+        if check(value) != VALID:
+            invalid[check(value)] += 1
+            continue
+        cells[cell_of(layout, value)] += 1
+        locked_add(&sum_ns, nanoseconds(value), &saturated)
+        low = value if value < low else low
+        high = value if value > high else high
+    h.sum_ns = sum_ns
+    h.min = low
+    h.max = high
+    batch.updated_ns = saturated
+
+cdef inline void locked_add_batch(
+    om_core *c, om_record *record, om_record *batch, const double *data, Py_ssize_t n,
+    const uint64_t *invalid, int64_t now,
+) noexcept nogil:
+    """Add what `fill` counted; only the events that can still be read are written."""
+    cdef uint64_t unknown = 0
+    cdef Py_ssize_t i, first
+    cdef int reason
+    for reason in range(INVALID_REASONS):
+        unknown += invalid[reason]
+        c.totals.invalid[reason] += invalid[reason]
+    record.successes += n
+    record.latency_unknown += unknown
+    record.updated_ns = now
+    c.totals.saturated += batch.updated_ns
+    locked_merge_histogram(
+        c.layout, histogram_at(c.layout, record, 0), histogram_at(c.layout, batch, 0),
+        &c.totals.saturated,
+    )
+    if c.emitting:
+        first = n - <Py_ssize_t> c.event_mask - 1
+        if first > 0:
+            c.head += first
+        else:
+            first = 0
+        for i in range(first, n):
+            locked_emit(
+                c, EVENT_LATENCY, 1, record.name_id,
+                data[i] if check(data[i]) == VALID else NAN, now,
+            )
