@@ -32,6 +32,7 @@ cdef class Core:
     cdef Slot new_slot(self, str name, int operation, uint32_t name_id)
     cdef Slot call_slot(self, Slot model_slot, int operation)
     cdef int restart(self) except -1
+    cdef int forget_last(self) except -1
     cdef int forget_names(self) except -1
     cdef Slot renew(self, object model, om_record *record)
     cdef int grow(self) except -1

@@ -188,7 +188,7 @@ cdef inline int add_latency(Core core, object model, Slot slot, object latency) 
         seconds = PyFloat_AS_DOUBLE(latency)
     else:
         seconds = seconds_of(latency)
-    reason = check(seconds)
+    reason = reason_of(seconds)
     if reason == VALID:
         cell = cell_of(c.layout, seconds)
     now = wall(core)
@@ -400,18 +400,26 @@ cdef class Core:
     # --- names and codes -------------------------------------------------------------
 
     cdef Slot find_slot(self, object model):
+        # The critical section is nothing where there is a GIL; without one it keeps the
+        # dictionary from being replaced between its look-up and our reference to it.
         cdef Slot slot = None
-        if self.generation == self.c.generation:
-            slot = self.slots.get(model)
-        if slot is None:
-            with cython.critical_section(self):
-                slot = self.add_slot(model)
-        # A name that was cut or that overflowed takes the long way each time: it is
-        # counted there, and there may be room for it later.
-        elif OM_HAS_GIL:
+        with cython.critical_section(self):
+            if self.generation == self.c.generation:
+                slot = self.slots.get(model)
+            if slot is None:
+                return self.add_slot(model)
+        # A name that was cut or that overflowed never gets here: it is counted in
+        # add_slot each time, and there may be room for it later.
+        if OM_HAS_GIL:
             self.last_slot = slot
             self.last_name = model
         return slot
+
+    cdef int forget_last(self) except -1:
+        if OM_HAS_GIL:
+            self.last_name = NOBODY
+            self.last_slot = None
+        return 0
 
     cdef Slot add_slot(self, object model):
         """The slot of a name that the dictionary does not have as it stands."""
@@ -436,24 +444,28 @@ cdef class Core:
             )
             return self.add_slot(OVERFLOW)
         slot = self.new_slot(name, NOT_A_CALL, 0)
-        # A finalizer that ran in new_slot() may have come first: then its slot stays.
+        # A finalizer that ran in new_slot() may have come first, even with a reset. From
+        # here on nothing runs in between: the slot is of the dictionary that it is in.
+        slot.record.generation = self.generation
         return self.slots.setdefault(name, slot)
 
     cdef Slot call_slot(self, Slot model_slot, int operation):
         """The record of one operation of a model, made when first needed."""
         cdef Slot slot
-        if model_slot.calls is None:
-            model_slot.calls = [None] * MAX_OPERATIONS
-        slot = model_slot.calls[operation - 1]
-        if slot is None:
+        with cython.critical_section(model_slot):
+            if model_slot.calls is None:
+                model_slot.calls = [None] * MAX_OPERATIONS
+            slot = model_slot.calls[operation - 1]
+            if slot is not None:
+                return slot
             name = PyUnicode_DecodeUTF8(
                 model_slot.record.name, model_slot.record.name_length, NULL
             )
             slot = self.new_slot(name, operation, model_slot.record.name_id)
-            if model_slot.calls[operation - 1] is None:
+            slot.record.generation = model_slot.record.generation
+            if model_slot.calls[operation - 1] is None:     # no finalizer came first
                 model_slot.calls[operation - 1] = slot
-            slot = model_slot.calls[operation - 1]
-        return slot
+            return model_slot.calls[operation - 1]
 
     cdef Slot new_slot(self, str name, int operation, uint32_t name_id):
         """A slot with an empty record; a name id of 0 asks for a new one."""
@@ -490,16 +502,14 @@ cdef class Core:
         if self.generation != self.c.generation:
             self.slots = {}
             self.generation = self.c.generation
-            self.last_name = NOBODY
-            self.last_slot = None
+            self.forget_last()
         return 0
 
     cdef Slot renew(self, object model, om_record *record):
         """After `locked_settle` refused a record: the slot to try instead."""
-        if record.generation == 0:
+        if record.generation == self.c.generation:      # so there was no room
             self.grow()
-        self.last_name = NOBODY
-        self.last_slot = None
+        self.forget_last()
         return self.find_slot(model)
 
     cdef int grow(self) except -1:
@@ -544,11 +554,9 @@ cdef class Core:
         # Without the mutex: a name that comes or goes meanwhile is only kept longer.
         for i in range(c.event_mask + 1):
             live.add(c.events[i].name_id)
-        self.names = {
-            id: name
-            for id, name in self.names.items()
-            if id in live or id + 2 * self.max_models > self.next_name_id
-        }
+        for id in list(self.names):     # in place: readers hold this dictionary
+            if id not in live and id + 2 * self.max_models < self.next_name_id:
+                del self.names[id]
         return 0
 
     cdef uint32_t code_id(self, object error) except? 0xFFFFFFFF:
@@ -561,12 +569,13 @@ cdef class Core:
         if known is not None:
             return known
         code = mended(code_of(error))
-        known = self.code_ids.get(code)
-        if known is None:
-            if len(self.codes) >= MAX_KNOWN_CODES:
-                return 0
-            self.codes.append(code)
-            known = self.code_ids.setdefault(code, len(self.codes) - 1)
+        with cython.critical_section(self):
+            known = self.code_ids.get(code)
+            if known is None:
+                if len(self.codes) >= MAX_KNOWN_CODES:
+                    return 0
+                self.codes.append(code)
+                known = self.code_ids.setdefault(code, len(self.codes) - 1)
         if len(self.code_ids) < 2 * MAX_KNOWN_CODES:
             self.code_ids[key] = known
         return known
@@ -688,7 +697,7 @@ cdef class Core:
             ms = duration_ms.total_seconds() * 1e3
         else:
             ms = number_of(duration_ms, "a task's duration is a number of milliseconds")
-        cdef int reason = check(ms)
+        cdef int reason = reason_of(ms)
         cdef int64_t now = wall(self)
         om_mutex_acquire(&c.lock)
         if completed:
@@ -739,7 +748,7 @@ cdef class Core:
         cdef double value
         for value in (memory, cpu, units):
             if reason == VALID:
-                reason = check(value)
+                reason = reason_of(value)
         if reason == VALID and units >= 9.2e18:
             reason = INFINITE
         om_mutex_acquire(&c.lock)
@@ -817,7 +826,9 @@ cdef class Core:
         cdef uint32_t room = 0
 
         om_mutex_acquire(&c.copying)
-        cdef dict owner = self.slots    # keeps what the table points to until it is read
+        cdef dict owner     # keeps what the table points to until it is read
+        with cython.critical_section(self):
+            owner = self.slots
         if reset:
             table = <om_record **> malloc(c.capacity * sizeof(om_record *))
         while True:
@@ -906,10 +917,10 @@ cdef class Core:
         cdef int64_t start
         cdef int64_t now = monotonic(self)
         cdef str name = mended(model)
-        if self.generation == c.generation:
+        with cython.critical_section(self):
             slot = self.slots.get(name)
-            if slot is not None:
-                slots = [slot, *[s for s in slot.calls or () if s is not None]]
+        if slot is not None:
+            slots = [slot, *[s for s in slot.calls or () if s is not None]]
         for slot in slots:  # this list keeps the records alive
             records[n] = slot.record
             size += packed_limit(c.layout, slot.record.n_histograms)
@@ -920,7 +931,7 @@ cdef class Core:
         om_mutex_acquire(&c.lock)
         start = c.totals.start_monotonic_ns
         for i in range(n):
-            if records[i].generation == c.generation:
+            if records[i].generation == c.generation and records[i].published:
                 used += locked_pack(c.layout, records[i], buffer + used)
         om_mutex_release(&c.lock)
         packed = PyBytes_FromStringAndSize(buffer, used)
@@ -941,16 +952,19 @@ cdef class Core:
         cdef om_core *c = self.c
         cdef int found
         cdef str name = mended(model)
-        cdef Slot slot = self.slots.get(name)
-        if slot is None or self.generation != c.generation:
+        cdef Slot slot
+        with cython.critical_section(self):
+            slot = self.slots.get(name)
+        if slot is None:
             return False
         om_mutex_acquire(&c.copying)
         om_mutex_acquire(&c.lock)
         found = locked_retire(c, slot.record)
         om_mutex_release(&c.lock)
         om_mutex_release(&c.copying)
-        if self.slots.get(name) is slot:
-            del self.slots[name]
+        with cython.critical_section(self):
+            if self.slots.get(name) is slot:
+                del self.slots[name]
         return found > 0
 
     @property
@@ -1123,9 +1137,10 @@ cdef class ModelRecorder:
 
     cdef inline Slot current(self):
         # After a reset, removal or fork the slot is stale for ever: look it up again.
-        if self.slot.record.generation != self.core.c.generation:
-            self.slot = slot_of(self.core, self.name)
-        return self.slot
+        with cython.critical_section(self):
+            if self.slot.record.generation != self.core.c.generation:
+                self.slot = slot_of(self.core, self.name)
+            return self.slot
 
     def record_latency(self, latency, /):
         """Count one successful request; see `MetricsCollector.record_latency`."""

@@ -186,7 +186,11 @@ cdef class Views:
             `(count, buckets, explicit, exponential)`: the number of values, and three
             JSON objects as `msgspec.Raw`. The counts of `explicit` are not cumulative
             and have one more for what is above the last bound.
+
+        Raises:
+            ValueError: These are no cells of the layout.
         """
+        self.check(first, cells)
         cdef const uint64_t *c = <const uint64_t *> <void *> PyBytes_AS_STRING(cells)
         cdef int n = <int> (PyBytes_GET_SIZE(cells) // sizeof(uint64_t))
         cdef uint64_t counts[MAX_COUNTS]        # one for each bound, and the rest
@@ -212,6 +216,14 @@ cdef class Views:
         finally:
             free(text)
         return count, buckets, explicit, exponential
+
+    cdef int check(self, int first, bytes cells) except -1:
+        cdef Py_ssize_t n = PyBytes_GET_SIZE(cells) // <Py_ssize_t> sizeof(uint64_t)
+        if first < 0 or first + n > self.layout.c.n_cells:
+            raise ValueError(
+                f"cells {first} to {first + n} of {self.layout.c.n_cells}"
+            )
+        return 0
 
     cdef char *put_buckets(self, char *out, const uint64_t *counts) noexcept:
         cdef int bucket
@@ -313,8 +325,15 @@ cdef class Views:
 
         Returns:
             A tuple of seconds.
+
+        Raises:
+            ValueError: These are no cells of the layout.
         """
+        self.check(first, cells)
         cdef const uint64_t *c = <const uint64_t *> <void *> PyBytes_AS_STRING(cells)
+        cdef int n = <int> (PyBytes_GET_SIZE(cells) // sizeof(uint64_t))
+        if n == 0:
+            raise ValueError("nothing has no quantiles")
         cdef const double *upper = self.layout.c.upper
         cdef const int *end = self.layout.exp_end
         cdef bint has_low = low is not None
@@ -337,7 +356,7 @@ cdef class Views:
             if rank == count and has_high:
                 values.append(most)
                 continue
-            while seen < rank:
+            while seen < rank and cell < n - 1:
                 cell += 1
                 seen += c[cell]
             if first + cell <= end[0]:

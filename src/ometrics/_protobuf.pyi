@@ -1,7 +1,10 @@
-from typing import Any, Final
+from typing import Any, Final, final
 
 TYPES: Final[dict[str, int]]
 ZERO_THRESHOLD: Final[float]
+
+@final
+class Buffer: ...
 
 def labels(pairs: list[tuple[str, str]], /) -> bytes: ...
 def timestamp(seconds: int, nanos: int, /) -> bytes: ...

@@ -34,7 +34,8 @@ cdef struct om_codes:
 
 cdef struct om_record:
     uint64_t epoch          # of the last snapshot that has seen this state; see _core.pyx
-    uint64_t generation     # of the table that it is in; 0: in none yet
+    uint64_t generation     # of the table that it belongs in
+    uint64_t published      # whether it is there: it is from its first record on
     uint32_t name_id
     uint32_t order          # position by first record
     uint32_t operation

@@ -121,7 +121,7 @@ cdef enum:  # what `locked_settle` found
     STALE                   # the record was reset, removed, or is the parent process's
     FULL                    # the table must grow before this record fits
 
-cdef inline int check(double value) noexcept nogil:
+cdef inline int reason_of(double value) noexcept nogil:
     """VALID, or why `value` cannot be counted as a number."""
     if 0.0 <= value < INFINITY:
         return VALID
@@ -146,11 +146,11 @@ cdef inline void locked_clear(om_core *c, int64_t wall_ns, int64_t monotonic_ns)
 cdef inline int locked_settle(om_core *c, om_record *record) noexcept nogil:
     """Make a record whose epoch is not the core's ready to be changed."""
     if record.generation != c.generation:
-        if record.generation != 0:
-            return STALE
+        return STALE
+    if not record.published:
         if c.n == c.capacity:
             return FULL
-        record.generation = c.generation
+        record.published = 1
         record.order = c.next_order
         c.next_order += 1
         c.table[c.n] = record
@@ -205,16 +205,21 @@ cdef inline void locked_unlist(om_core *c, om_call *call) noexcept nogil:
     call.listed = 0
 
 cdef inline int locked_retire(om_core *c, om_record *model) noexcept nogil:
-    """Take all records of a model out of the table; returns how many there were."""
+    """Take all records of a model out of the table; returns how many there were.
+
+    Its own becomes stale even if it was never published. One of a call that was not
+    needs no care: it is only published after its model's record was settled."""
     cdef uint32_t i = c.n
     cdef int found = 0
     cdef om_record *record
+    model.generation = UINT64_MAX       # stale for ever
+    model.epoch = 0
     while i > 0:
         i -= 1
         record = c.table[i]
         if record.name_id == model.name_id:
             c.packed_limit -= packed_limit(c.layout, record.n_histograms)
-            record.generation = UINT64_MAX      # stale for ever
+            record.generation = UINT64_MAX
             record.epoch = 0
             c.n -= 1
             c.table[i] = c.table[c.n]
@@ -236,8 +241,8 @@ cdef inline void fill(
     cdef Py_ssize_t i
     for i in range(n):
         value = data[i]
-        if check(value) != VALID:
-            invalid[check(value)] += 1
+        if reason_of(value) != VALID:
+            invalid[reason_of(value)] += 1
             continue
         cells[cell_of(layout, value)] += 1
         locked_add(&sum_ns, nanoseconds(value), &saturated)
@@ -276,5 +281,5 @@ cdef inline void locked_add_batch(
         for i in range(first, n):
             locked_emit(
                 c, EVENT_LATENCY, 1, record.name_id,
-                data[i] if check(data[i]) == VALID else NAN, now,
+                data[i] if reason_of(data[i]) == VALID else NAN, now,
             )

@@ -11,11 +11,18 @@
     UnknownModelError         a KeyError: a model that was never recorded
 
 Codes are classes of errors, never messages: a message may carry a prompt (law 10).
+
+`code_of` is what `record_error` and `time` use: a predefined code or the class name.
+`classify` knows what HTTP clients raise; instrumented clients count under its codes. Who
+records a client's exception by hand writes `mc.record_error(model, classify(error))`.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+STREAM_ERROR: Final = "STREAM_ERROR"  # an error line after HTTP 200
+TRUNCATED: Final = "TRUNCATED"  # an answer that ends without saying that it is done
 
 
 class OllamaError(Exception):
@@ -44,7 +51,7 @@ class OllamaError(Exception):
 class _PredefinedError(OllamaError):
     """An `OllamaError` whose code and message the class brings along."""
 
-    code: ClassVar[str]  # type: ignore[misc]
+    code: str  # of the class
     default_message: ClassVar[str]
 
     def __init__(
@@ -134,3 +141,80 @@ def code_of(error: object) -> str:
     if issubclass(kind, _PredefinedError):
         return kind.code
     return kind.__name__
+
+
+_FIRST_ERROR: Final = 400
+_INTERNAL: Final = 500
+# What ollama.ResponseError has for an error line in a stream; openai's has no status
+# but is an `APIError` and none of its subclasses.
+_NO_STATUS: Final = -1
+_STATUS_CODES: Final = {
+    400: ErrorInvalidRequest.code,
+    404: ErrorInvalidModel.code,
+    429: ErrorResourceExhausted.code,
+    503: ErrorResourceExhausted.code,
+}
+# Client libraries are optional, so their exceptions are known by name, bases included:
+# httpx and httpx2, openai, requests, asyncio, concurrent.futures, and the builtin ones.
+# A timeout is looked for first, because some are connection errors too.
+_TIMEOUTS: Final = frozenset(
+    {"APITimeoutError", "Timeout", "TimeoutError", "TimeoutException"}
+)
+_BROKEN: Final = frozenset(
+    {
+        *("APIConnectionError", "ConnectionError", "NetworkError"),
+        *("ProxyError", "RemoteProtocolError"),
+    }
+)
+# What a server says with status 500 when the model could not be loaded.
+_LOAD_FAILURES: Final = (
+    *("failed to load", "error loading model", "unable to load model"),
+    *("error starting", "runner process", "llama runner to start"),
+    *("requires more system memory", "model is not loaded", "model not loaded"),
+)
+
+
+def classify(error: BaseException) -> str:
+    """
+    The code of what a client of Ollama or OpenAI raised.
+
+    Args:
+        error: An exception of `ollama`, `openai`, `httpx`, `requests` or Python.
+
+    Returns:
+        `INVALID_MODEL` for status 404, `INVALID_REQUEST` for 400, `RESOURCE_EXHAUSTED`
+        for 429 and 503, `MODEL_NOT_LOADED` for a 500 that tells of a failure to load,
+        `HTTP_<status>` for others; `STREAM_ERROR` for an error line after HTTP 200;
+        `TIMEOUT`; `CONNECTION_FAILED` for a refused or broken connection; else as
+        `code_of`.
+    """
+    if isinstance(error, OllamaError):
+        return error.code
+    names = [kind.__name__ for kind in type(error).__mro__]
+    status = _status_of(error)
+    code = code_of(error)
+    if status is not None and status >= _FIRST_ERROR:
+        code = _STATUS_CODES.get(status, f"HTTP_{status}")
+        if status == _INTERNAL and _is_load_failure(error):
+            code = ErrorModelNotLoaded.code
+    elif not _TIMEOUTS.isdisjoint(names):
+        code = ErrorTimeout.code
+    elif not _BROKEN.isdisjoint(names):
+        code = ErrorConnectionFailed.code
+    elif status == _NO_STATUS or names[0] == "APIError":
+        code = STREAM_ERROR
+    return code
+
+
+def _status_of(error: BaseException) -> int | None:
+    """Ollama's and openai's errors have a status, httpx's have a response with one."""
+    status = getattr(error, "status_code", None)
+    if status is None:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+    return status if isinstance(status, int) else None
+
+
+def _is_load_failure(error: BaseException) -> bool:
+    """Whether the message tells of a load; it is looked at and not kept."""
+    message = str(error).lower()
+    return any(phrase in message for phrase in _LOAD_FAILURES)

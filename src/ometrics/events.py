@@ -117,8 +117,11 @@ class EventChannel:
             self._end = self._core.head
 
     def _behind(self) -> int:
-        """Events lost since the last look."""
-        return max(self._core.head - self._reach - self._cursor, 0)
+        """Events lost since the last look; none that came after the close."""
+        oldest = self._core.head - self._reach
+        if self._end is not None:
+            oldest = min(oldest, self._end)
+        return max(oldest - self._cursor, 0)
 
     def _fill(self) -> bool:
         """Move events from the ring; whether there may be more to read."""
@@ -126,7 +129,7 @@ class EventChannel:
         if cursor >= (self._core.head if self._end is None else self._end):
             return False
         rows, self._cursor, lost = self._core.read_events(cursor, self._reach)
-        self._dropped += lost
+        self._dropped += lost if self._end is None else min(lost, self._end - cursor)
         surplus = 0 if self._end is None else max(self._cursor - self._end, 0)
         for row in rows[: len(rows) - surplus] if surplus else rows:
             event = _event(row)
@@ -172,10 +175,11 @@ class EventChannel:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         for wait in _waits():
+            closed = self.closed  # first: an event may come between look and close
             event = self._next()
             if event is not None:
                 return event
-            if self.closed:
+            if closed:
                 raise Empty
             if deadline is not None:
                 left = deadline - time.monotonic()
@@ -202,11 +206,12 @@ class EventChannel:
     async def __aiter__(self) -> AsyncIterator[MetricsEvent]:
         waits = _waits()
         while True:
+            closed = self.closed  # first, as in get()
             event = self._next()
             if event is not None:
                 yield event
                 waits = _waits()
-            elif self.closed:
+            elif closed:
                 return
             else:
                 await asyncio.sleep(next(waits))

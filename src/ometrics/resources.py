@@ -89,6 +89,9 @@ class ResourceSampler:
 
     def close(self) -> None:
         """Stop sampling. Idempotent; waits for a sample that is under way."""
+        if self._pid != os.getpid():
+            # The parent's sampler may have held the event's lock at the fork.
+            self._stop = threading.Event()
         self._stop.set()
         if self._pid == os.getpid() and self._thread is not threading.current_thread():
             self._thread.join(timeout=1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,11 @@ def timed(function: Callable[..., Any], core: Core, model: str) -> Callable[...,
     elif inspect.isasyncgenfunction(function):
 
         async def wrapper(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+            # Closed with its reader: `async for` alone would leave it to the collector.
             with core.time(model):
-                async for item in function(*args, **kwargs):
-                    yield item
+                async with aclosing(function(*args, **kwargs)) as items:
+                    async for item in items:
+                        yield item
 
     elif inspect.isgeneratorfunction(function):
 

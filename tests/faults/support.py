@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""
+How the fault tests run what could hang, crash or tear.
+
+Each fault is a script in `scenarios/`: it takes a count, provokes the fault that many
+times in a process of its own, and prints the figures that it observed as JSON. A test
+runs it on this package and asserts what the figures must be. `test_guards.py` runs the
+same scripts on copies of the package with one guard removed, where they must not be.
+
+`OMETRICS_FAULT_FACTOR` multiplies every count: 1 by default, 20 for the numbers that
+the issue asks for (`make faults`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ometrics
+
+FACTOR = float(os.environ.get("OMETRICS_FAULT_FACTOR", "1"))
+SCENARIOS = Path(__file__).parent / "scenarios"
+PACKAGE = Path(ometrics.__file__).parents[1]
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+needs_signals = pytest.mark.skipif(
+    not hasattr(os, "fork"), reason="no signals to speak of here"
+)
+
+
+def times(count: int) -> int:
+    """A default count, multiplied."""
+    return max(round(count * FACTOR), 1)
+
+
+def observe(
+    scenario: str, *arguments: object, seconds: float, package: Path = PACKAGE
+) -> dict[str, Any]:
+    """
+    Run a scenario; what it prints.
+
+    Args:
+        scenario: Name of the script.
+        arguments: Its command line.
+        seconds: How long one run at factor 1 may take at most; generous, because only a
+            hang waits for it.
+        package: Where `ometrics` is found.
+
+    Raises:
+        AssertionError: It crashed, hung or wrote to stderr.
+    """
+    limit = seconds * max(FACTOR, 1)
+    command = [
+        *(sys.executable, "-X", "faulthandler", "-W", "ignore::DeprecationWarning"),
+        *(str(SCENARIOS / f"{scenario}.py"), *map(str, arguments)),
+    ]
+    try:
+        done = subprocess.run(
+            command,
+            env=os.environ | {"PYTHONPATH": str(package)},
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as hang:
+        raise AssertionError(f"{scenario}: hung for {limit} s") from hang
+    if done.returncode or done.stderr:
+        raise AssertionError(
+            f"{scenario}: exit code {done.returncode}\n{done.stderr[-4000:]}"
+        )
+    figures: dict[str, Any] = json.loads(done.stdout)
+    print(scenario, *arguments, figures)  # noqa: T201 - measured: pytest -s shows it
+    return figures

@@ -1,0 +1,538 @@
+"""A real Prometheus scrapes our pages; what it then knows is what the snapshots said.
+
+Needs `prometheus` and `promtool` on the path (Debian's package `prometheus`); one test
+also needs `prometheus-node-exporter`, which comes with them.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+import random
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from strategies import HOSTILE_NAME, sample_snapshot
+
+from ometrics import MetricsCollector
+from ometrics.export import textfile
+from ometrics.export.prometheus import OPENMETRICS, PROTOBUF, TEXT, negotiate, render
+from ometrics.snapshot import Snapshot
+
+PROMETHEUS = shutil.which("prometheus")
+PROMTOOL = shutil.which("promtool")
+NODE_EXPORTER = shutil.which("prometheus-node-exporter")
+ASSETS = resources.files("ometrics.export") / "assets"
+DATA = Path(__file__).parents[1] / "data"
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(
+        PROMETHEUS is None or PROMTOOL is None,
+        reason="no prometheus and promtool on the path",
+    ),
+]
+
+JOBS = {"text": TEXT, "openmetrics": OPENMETRICS, "protobuf": PROTOBUF}
+# `negotiated` gets what Prometheus asks for by itself.
+CONFIG = """\
+global:
+  scrape_interval: 250ms
+  scrape_timeout: 250ms
+scrape_configs:
+{jobs}
+"""
+JOB = """\
+  - job_name: {job}-{source}
+    metrics_path: /{source}/{job}
+    static_configs: [{{targets: ["127.0.0.1:{port}"]}}]
+"""
+MODEL = "qwen2.5:0.5b"
+
+
+class Workload:
+    """A real collector under load from two threads; every latency is remembered."""
+
+    def __init__(self) -> None:
+        self.collector = MetricsCollector()
+        self.latencies: list[float] = []
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._record, args=(seed,)) for seed in range(2)
+        ]
+
+    def start(self) -> None:
+        """Begin to record."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Record no more."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _record(self, seed: int) -> None:
+        rng = random.Random(seed)
+        while not self._stop.wait(0.001):
+            for _ in range(5):
+                latency = rng.lognormvariate(-1.0, 0.8)
+                self.latencies.append(latency)
+                self.collector.record_latency(MODEL, latency)
+            self.collector.record_error(MODEL, TimeoutError)
+            self.collector.record_error(HOSTILE_NAME, ValueError)
+            self.collector.record_tokens(MODEL, rng.randrange(1000))
+
+
+class Growing:
+    """The rich sample, more of it at each scrape: every counter grows."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._now = sample_snapshot()
+
+    def snapshot(self) -> Snapshot:
+        """All of it, once more."""
+        with self._lock:
+            self._now = self._now.merge(sample_snapshot())
+            return self._now
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+    """The first true value of `condition`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if value := condition():
+                return value
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"{what} not within {seconds} s")
+
+
+class Server:
+    """Asks a running Prometheus."""
+
+    def __init__(self, port: int) -> None:
+        self._base = f"http://127.0.0.1:{port}"
+
+    def get(self, path: str, **parameters: str) -> Any:
+        """Answer of the HTTP API."""
+        url = f"{self._base}{path}?{urllib.parse.urlencode(parameters)}"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return json.load(answer)["data"]
+
+    def ready(self) -> bool:
+        """Whether it serves."""
+        with urllib.request.urlopen(f"{self._base}/-/ready", timeout=1):
+            return True
+
+    def query(self, expression: str) -> list[tuple[dict[str, str], Any]]:
+        """Labels of each series and its value, its times and values, or histogram."""
+        found = []
+        for series in self.get("/api/v1/query", query=expression)["result"]:
+            value = series.get("values") or series.get("histogram")
+            if "value" in series:
+                value = float(series["value"][1])
+            found.append((series["metric"], value))
+        return found
+
+    def value(self, expression: str) -> float:
+        """The only value."""
+        ((_, value),) = self.query(expression)
+        assert isinstance(value, float)
+        return value
+
+
+@pytest.fixture(scope="module")
+def sources() -> Iterator[tuple[int, dict[str, Any]]]:
+    """A page of each source in each format over HTTP, on this port."""
+    pages: dict[str, Any] = {"growing": Growing()}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            _, source, job = self.path.split("/")
+            accept = self.headers.get("Accept")
+            page_format = JOBS.get(job) or negotiate(accept)
+            page = render(pages[source].snapshot(), page_format)
+            self.send_response(200)
+            self.send_header("Content-Type", page_format.content_type)
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        workload = Workload()
+        workload.start()
+        pages["live"] = workload.collector
+        pages["workload"] = workload
+        yield server.server_port, pages
+        workload.stop()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def server(
+    sources: tuple[int, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A running Prometheus that has scraped all sources for some seconds."""
+    assert PROMETHEUS is not None
+    directory = tmp_path_factory.mktemp("prometheus")
+    jobs = [
+        JOB.format(job=job, source=source, port=sources[0])
+        for job in [*JOBS, "negotiated"]
+        for source in ("live", "growing")
+    ]
+    config = directory / "prometheus.yml"
+    config.write_text(CONFIG.format(jobs="".join(jobs)), encoding="utf-8")
+    port = free_port()
+    command = [
+        PROMETHEUS,
+        f"--config.file={config}",
+        f"--storage.tsdb.path={directory / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--enable-feature=native-histograms",
+        "--log.level=warn",
+    ]
+    log = directory / "log"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, stdout=output, stderr=output) as process,
+    ):
+        try:
+            server = Server(port)
+            wait_for(server.ready, "Prometheus ready")
+            # Enough for rates, and for a look at single scrapes.
+            scraped = "count_over_time(ometrics_uptime_seconds[1m]) >= 20"
+            wait_for(
+                lambda: len(server.query(scraped)) == len(jobs),
+                f"20 scrapes of each job; see {log}",
+            )
+            yield server
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def settled(server: Server, sources: tuple[int, dict[str, Any]]) -> Snapshot:
+    """The last snapshot of the live source, after Prometheus has scraped it."""
+    workload: Workload = sources[1]["workload"]
+    workload.stop()
+    snapshot = workload.collector.snapshot()
+    requests = snapshot.models[MODEL].total_requests
+    wait_for(
+        lambda: (
+            [float(requests)] * 4
+            == [
+                value
+                for _, value in server.query(
+                    "sum by (job) (ometrics_requests_total"
+                    f'{{job=~".*-live", gen_ai_request_model="{MODEL}"}})'
+                )
+            ]
+        ),
+        "the last scrape",
+    )
+    return snapshot
+
+
+def test_every_target_is_up(server: Server) -> None:
+    """Prometheus accepts all formats, and by itself asks for protobuf."""
+    targets = server.get("/api/v1/targets", state="active")["activeTargets"]
+
+    assert 8 == len(targets)
+    assert {("up", "")} == {(t["health"], t["lastError"]) for t in targets}
+    assert server.query('ometrics_request_duration_seconds{job="negotiated-live"}')
+
+
+def test_every_scrape_is_one_instant(server: Server) -> None:
+    """At each time that Prometheus scraped under load, counts and buckets agree."""
+    model = f'{{job="text-live", gen_ai_request_model="{MODEL}"'
+    values = {
+        name: dict(server.query(f"ometrics_{selector}[1m]")[0][1])
+        for name, selector in {
+            "success": f'requests_total{model}, outcome="success"}}',
+            "failure": f'requests_total{model}, outcome="failure"}}',
+            "errors": f"request_errors_total{model}}}",
+            "count": f"request_duration_seconds_count{model}}}",
+            "infinity": f'request_duration_seconds_bucket{model}, le="+Inf"}}',
+        }.items()
+    }
+
+    assert len(values["success"]) >= 10
+    assert len(set(values["success"].values())) >= 10
+    for at, success in values["success"].items():
+        assert success == values["count"][at] == values["infinity"][at]
+        assert values["failure"][at] == values["errors"][at]
+
+
+@pytest.mark.parametrize("job", [*JOBS, "negotiated"])
+def test_numbers_are_those_of_the_snapshot(
+    server: Server, settled: Snapshot, job: str
+) -> None:
+    """Counts, sums and labels, hostile ones too, of the last scrape."""
+    ours = settled.models[MODEL]
+    series = server.query(f'{{__name__=~"ometrics_.*", job="{job}-live"}}')
+    told = {
+        (labels["__name__"], labels.get("gen_ai_request_model", ""), own): value
+        for labels, value in series
+        if (own := labels.get("outcome") or labels.get("error_type") or "") is not None
+        and "le" not in labels
+    }
+
+    assert ours.successful_reqs == told["ometrics_requests_total", MODEL, "success"]
+    assert ours.failed_reqs == told["ometrics_requests_total", MODEL, "failure"]
+    assert ours.tokens_processed == told["ometrics_tokens_total", MODEL, ""]
+    errors = "ometrics_request_errors_total"
+    assert ours.errors["TimeoutError"] == told[errors, MODEL, "TimeoutError"]
+    hostile = settled.models[HOSTILE_NAME]
+    assert hostile.failed_reqs == told[errors, HOSTILE_NAME, "ValueError"]
+    start = told["ometrics_start_timestamp_seconds", "", ""]
+    assert settled.start_time.timestamp() == pytest.approx(start, abs=1e-5)
+
+
+@pytest.mark.parametrize("job", ["text", "openmetrics"])
+def test_classic_buckets_are_those_of_the_snapshot(
+    server: Server, settled: Snapshot, job: str
+) -> None:
+    """Each `le`, the count and the sum."""
+    hist = settled.models[MODEL].latency_hist
+    selector = f'{{job="{job}-live", gen_ai_request_model="{MODEL}"}}'
+    buckets = server.query(f"ometrics_request_duration_seconds_bucket{selector}")
+    told = {float(labels["le"]): value for labels, value in buckets}
+
+    bounds = hist.bucket_bounds
+    counts = (*hist.cumulative(bounds), hist.count)
+    assert dict(zip((*bounds, float("inf")), counts, strict=True)) == told
+    total = server.value(f"ometrics_request_duration_seconds_sum{selector}")
+    assert hist.total == total
+
+
+@pytest.mark.parametrize("job", ["protobuf", "negotiated"])
+@pytest.mark.parametrize("q", [0.01, 0.1, 0.5, 0.9, 0.95, 0.99, 0.999])
+def test_native_quantiles(
+    server: Server,
+    sources: tuple[int, dict[str, Any]],
+    settled: Snapshot,
+    job: str,
+    q: float,
+) -> None:
+    """
+    Prometheus' quantile of the native histogram is near the exact sample quantile.
+
+    Both are in one bucket, (a, 1.0219 a]. Ours is its harmonic middle, within 1.1 % of
+    anything in it; Prometheus interpolates, which may take the rest of the bucket.
+    """
+    hist = settled.models[MODEL].latency_hist
+    latencies = sorted(sources[1]["workload"].latencies)
+    exact = latencies[max(round(q * len(latencies) + 0.5) - 1, 0)]
+    native = (
+        f'ometrics_request_duration_seconds{{job="{job}-live",'
+        f' gen_ai_request_model="{MODEL}"}}'
+    )
+    quantile = server.value(f"histogram_quantile({q}, {native})")
+    ours = hist.quantile(q)
+    assert ours is not None
+
+    # The rank may fall on the other side of a bound, so the neighbouring value counts.
+    rank = bisect.bisect_left(latencies, exact)
+    near = latencies[max(rank - 1, 0) : rank + 2]
+    assert any(abs(ours / value - 1) <= 0.0110 for value in near)
+    assert any(abs(quantile / value - 1) <= 0.0110 + 0.0109 for value in near)
+    assert len(latencies) == hist.count == server.value(f"histogram_count({native})")
+    assert hist.total == server.value(f"histogram_sum({native})")
+
+
+def test_native_fraction(
+    server: Server, sources: tuple[int, dict[str, Any]], settled: Snapshot
+) -> None:
+    """Bucket bounds are where we think: at a power of two, a fraction is exact."""
+    latencies = sources[1]["workload"].latencies
+    fraction = server.value(
+        "histogram_fraction(0, 0.5, ometrics_request_duration_seconds"
+        f'{{job="protobuf-live", gen_ai_request_model="{MODEL}"}})'
+    )
+
+    assert settled.models[MODEL].latency_hist.count == len(latencies)
+    exact = sum(value <= 0.5 for value in latencies) / len(latencies)
+    assert exact == pytest.approx(fraction, abs=1e-9)
+
+
+def test_values_beyond_the_range_count(server: Server) -> None:
+    """The sample's 0 s and 5,000 s are in the zero bucket and right above 2^12 s."""
+    llama = '{job="protobuf-growing", gen_ai_request_model="llama3.2"}'
+    native = f"ometrics_request_duration_seconds{llama}"
+
+    fraction = server.value(f"histogram_fraction(0, 0.00001, {native})")
+    assert 2 / 7 == pytest.approx(fraction)
+    assert 4096 <= server.value(f"histogram_quantile(0.99, {native})") <= 4096 * 1.022
+    count = server.value(f"histogram_count({native})")
+    assert 0 == count % 7
+
+
+def dashboard_queries() -> list[tuple[str, str]]:
+    """Panel's title and expression of each query of the dashboard."""
+    dashboard = json.loads((ASSETS / "ometrics-dashboard.json").read_text("utf-8"))
+    return [
+        (panel["title"], target["expr"])
+        for panel in dashboard["panels"]
+        for target in panel.get("targets", [])
+    ]
+
+
+@pytest.mark.parametrize("job", ["text-growing", "protobuf-growing"])
+def test_every_query_of_the_dashboard_returns_data(server: Server, job: str) -> None:
+    """With classic and with native histograms, each returns numbers."""
+    empty = []
+    for title, template in dashboard_queries():
+        expression = (
+            template.replace("$__rate_interval", "10s")
+            .replace("[1h]", "[10s]")
+            .replace("$job", job)
+            .replace("$model", ".*")
+        )
+        if all(repr(value) == "nan" for _, value in server.query(expression)):
+            empty.append((title, expression))
+
+    assert [] == empty
+    assert len(dashboard_queries()) >= 40
+
+
+def test_variables_of_the_dashboard_have_values(server: Server) -> None:
+    """`label_values(metric, label)` of both variables finds something."""
+    dashboard = json.loads((ASSETS / "ometrics-dashboard.json").read_text("utf-8"))
+    for variable in dashboard["templating"]["list"]:
+        if variable["type"] != "query":
+            continue
+        metric, label = variable["definition"][len("label_values(") : -1].rsplit(
+            ", ", 1
+        )
+        series = server.query(metric.replace("$job", "text-growing"))
+        assert any(labels.get(label) for labels, _ in series), variable["name"]
+
+
+def test_recording_rules_return_data(server: Server) -> None:
+    """Every expression of a recording rule, over classic and over native histograms."""
+    assert PROMTOOL is not None
+    rules = (ASSETS / "ometrics-rules.yml").read_text("utf-8")
+    expressions = recording_expressions(rules)
+    assert 7 == len(expressions)
+    for job in ("text-growing", "protobuf-growing"):
+        for name, expression in expressions.items():
+            if "job_model_outcome:" in expression:
+                continue  # over another rule: promtool tests it
+            found = {labels["job"] for labels, _ in server.query(expression)}
+            assert job in found, name
+
+
+def recording_expressions(rules: str) -> dict[str, str]:
+    """Name -> expression of the recording rules, from the YAML as we write it."""
+    expressions: dict[str, str] = {}
+    recording = rules.partition("- name: ometrics.alerts")[0]
+    for rule in recording.split("- record: ")[1:]:
+        name, _, rest = rule.partition("\n")
+        lines = rest.partition("expr: |\n")[2].split("\n")
+        body = [line for line in lines if line.startswith(" " * 10)]
+        expressions[name] = " ".join(body).replace("[5m]", "[10s]")
+    return expressions
+
+
+def promtool(*arguments: str, stdin: bytes | None = None) -> tuple[int, str]:
+    """Exit code and everything that it said."""
+    assert PROMTOOL is not None
+    result = subprocess.run(
+        [PROMTOOL, *arguments],
+        input=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    return result.returncode, result.stdout.decode()
+
+
+def test_promtool_has_nothing_to_say_about_our_metrics() -> None:
+    """Names, units, types and help texts follow Prometheus' conventions."""
+    page = render(sample_snapshot(), TEXT)
+
+    assert (0, "") == promtool("check", "metrics", stdin=page)
+
+
+def test_promtool_accepts_the_rules(tmp_path: Path) -> None:
+    """`check rules` and our `test rules`, which fires each kind of alert."""
+    rules = tmp_path / "ometrics-rules.yml"
+    rules.write_bytes((ASSETS / "ometrics-rules.yml").read_bytes())
+    tests = tmp_path / "ometrics-rules-test.yml"
+    tests.write_bytes((DATA / "ometrics-rules-test.yml").read_bytes())
+
+    checked = promtool("check", "rules", str(rules))
+    assert (0, True) == (checked[0], "SUCCESS: 15 rules found" in checked[1]), checked
+    tested = promtool("test", "rules", str(tests))
+    assert (0, True) == (tested[0], "SUCCESS" in tested[1]), tested
+
+
+@pytest.mark.skipif(NODE_EXPORTER is None, reason="no prometheus-node-exporter")
+def test_node_exporter_serves_the_textfile(tmp_path: Path) -> None:
+    """Every series of the file is on node_exporter's page, and no error."""
+    assert NODE_EXPORTER is not None
+    textfile.write(sample_snapshot(), tmp_path / "ometrics.prom")
+    port = free_port()
+    command = [
+        NODE_EXPORTER,
+        "--collector.disable-defaults",
+        "--collector.textfile",
+        f"--collector.textfile.directory={tmp_path}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--log.level=error",
+    ]
+
+    def page() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            text: str = answer.read().decode()
+            return text
+
+    with subprocess.Popen(command) as process:
+        try:
+            served = series_of(wait_for(page, "node_exporter"))
+        finally:
+            process.terminate()
+    ours = series_of((tmp_path / "ometrics.prom").read_text("utf-8"))
+    assert 0.0 == served["node_textfile_scrape_error", frozenset()]
+    assert ours == {key: served.get(key) for key in ours}
+
+
+def series_of(page: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Name and labels -> value; `le` as a number, since Go writes 1.0 as 1."""
+    series = {}
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            labels = dict(sample.labels)
+            if "le" in labels:
+                labels["le"] = str(float(labels["le"]))
+            series[sample.name, frozenset(labels.items())] = float(sample.value)
+    return series

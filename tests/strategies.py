@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: MIT
+"""Snapshots to test readers with: one rich and hand-made, and any that could be."""
+
+from __future__ import annotations
+
+from array import array
+from datetime import datetime, timedelta, timezone
+
+from hypothesis import strategies as st
+
+from ometrics.histogram import (
+    DEFAULT_BUCKETS,
+    GENAI_DURATION_BUCKETS,
+    UINT64_MAX,
+    LatencyHistogram,
+)
+from ometrics.snapshot import (
+    CALL_HISTOGRAMS,
+    OPERATIONS,
+    OVERFLOW_MODEL,
+    CallMetrics,
+    PerformanceMetrics,
+    ResourceMetrics,
+    Snapshot,
+    TaskStatistics,
+)
+
+# Quotes, a newline, braces, a terminal escape, right-to-left override, markup, NUL.
+HOSTILE_NAME = 'evil"} 1\n\x1b[31m\u202e<b>&\\{\x00'
+START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=timezone.utc)
+
+
+def sample_snapshot() -> Snapshot:
+    """
+    A snapshot with something in every field, the same at every call.
+
+    `qwen2.5:0.5b` has instrumented calls (chat and embeddings), `llama3.2` has plain
+    records; one model has a hostile name and failures only, `__overflow__` the rest.
+    """
+    now = START + timedelta(seconds=120)
+    chat = CallMetrics(
+        operation="chat",
+        successful_reqs=4,
+        failed_reqs=2,
+        cancelled_reqs=1,
+        latency=LatencyHistogram.of([0.61, 0.73, 1.2, 2.75]),
+        time_to_first_chunk=LatencyHistogram.of([0.11, 0.13, 0.21, 0.35, 0.4]),
+        time_to_first_answer=LatencyHistogram.of([0.12, 0.14, 0.9, 1.35]),
+        time_per_output_chunk=LatencyHistogram.of([0.021, 0.022, 0.024, 0.05] * 16),
+        load=LatencyHistogram.of([0.011, 0.012, 0.012, 0.95]),
+        prefill=LatencyHistogram.of([0.08, 0.09, 0.15, 0.3]),
+        decode=LatencyHistogram.of([0.5, 0.61, 1.0, 1.45]),
+        residual=LatencyHistogram.of([0.0, 0.001, 0.002, 0.003]),
+        network=LatencyHistogram.of([0.004, 0.005, 0.007, 0.02]),
+        prompt_tokens=412,
+        cached_tokens=128,
+        completion_tokens=256,
+        decode_tokens=240,
+        decode_ns=3_560_000_000,
+        prefill_tokens=284,
+        prefill_ns=620_000_000,
+        done_reasons={"stop": 3, "length": 1},
+        errors={"TIMEOUT": 1, "STREAM_ERROR": 1},
+        in_flight=2,
+        oldest_in_flight_seconds=3.25,
+    )
+    embeddings = CallMetrics(
+        operation="embeddings",
+        successful_reqs=2,
+        latency=LatencyHistogram.of([0.031, 0.044]),
+        prompt_tokens=20,
+    )
+    qwen = PerformanceMetrics(
+        model="qwen2.5:0.5b",
+        successful_reqs=6,
+        failed_reqs=2,
+        cancelled_reqs=1,
+        tokens_processed=256,
+        errors={"TIMEOUT": 1, "STREAM_ERROR": 1},
+        last_updated=now - timedelta(seconds=1),
+        latency_hist=LatencyHistogram.of([0.031, 0.044, 0.61, 0.73, 1.2, 2.75]),
+        uptime_seconds=120.0,
+        calls={"chat": chat, "embeddings": embeddings},
+    )
+    llama = PerformanceMetrics(
+        model="llama3.2",
+        successful_reqs=8,
+        failed_reqs=1,
+        latency_unknown=1,
+        tokens_processed=1500,
+        errors={"ValueError": 1},
+        last_updated=now - timedelta(seconds=7),
+        latency_hist=LatencyHistogram.of([0.0, 5e-7, 0.001, 0.1, 0.15, 7.5, 5000.0]),
+        uptime_seconds=120.0,
+    )
+    hostile = PerformanceMetrics(
+        model=HOSTILE_NAME,
+        failed_reqs=3,
+        errors={"INVALID_MODEL": 2, 'Weird"Error\n': 1},
+        last_updated=now - timedelta(seconds=30),
+        uptime_seconds=120.0,
+    )
+    overflow = PerformanceMetrics(
+        model=OVERFLOW_MODEL,
+        successful_reqs=2,
+        last_updated=now - timedelta(seconds=60),
+        latency_hist=LatencyHistogram.of([0.25, 0.5]),
+        uptime_seconds=120.0,
+    )
+    return Snapshot(
+        instance_id="0123456789abcdef",
+        start_time=START,
+        collection_time=now,
+        uptime_seconds=120.0,
+        models={m.model: m for m in (qwen, llama, hostile, overflow)},
+        task_statistics=TaskStatistics(
+            completed_tasks=9,
+            failed_tasks=1,
+            duration_unknown=1,
+            sum_ns=1_350_000_000,
+            min_completion_ms=50.0,
+            max_completion_ms=400.5,
+            last_updated=now - timedelta(seconds=2),
+        ),
+        resource_metrics=ResourceMetrics(
+            memory_usage_mb=512.0,
+            cpu_usage_percent=45.5,
+            goroutine_count=10,
+            timestamp=now - timedelta(seconds=3),
+        ),
+        invalid_values={"nan": 1, "negative": 2},
+        truncated_names=1,
+        saturated=2,
+        events_emitted=40,
+        events_dropped=5,
+        internal_errors=1,
+    )
+
+
+BUCKETS = st.sampled_from(
+    [DEFAULT_BUCKETS, GENAI_DURATION_BUCKETS, (0.1,), (1e-6, 0.00037, 0.3, 5000.0)]
+)
+COUNTS = st.one_of(st.integers(0, 100), st.integers(0, 2**53), st.just(UINT64_MAX))
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+CODES = st.dictionaries(NAMES, st.integers(1, 2**53), max_size=4)
+TIMES = st.datetimes(
+    datetime(1970, 1, 2),  # noqa: DTZ001 - Hypothesis takes naive limits
+    datetime(2200, 1, 1),  # noqa: DTZ001
+    timezones=st.just(timezone.utc),
+)
+SECONDS = st.just(0.0) | st.floats(1e-6, 1e9)
+# Most values where latencies are; some on a bound, tiny, or beyond the range.
+LATENCIES = st.one_of(
+    st.floats(1e-4, 60.0),
+    st.sampled_from(DEFAULT_BUCKETS + GENAI_DURATION_BUCKETS),
+    st.floats(0.0, 1e-6),
+    st.floats(1e3, 1e9),
+)
+
+
+@st.composite
+def histograms(
+    draw: st.DrawFn, buckets: tuple[float, ...] = DEFAULT_BUCKETS
+) -> LatencyHistogram:
+    """Any histogram; counts of one cell up to 2^50, extremes sometimes unknown."""
+    values = draw(st.lists(LATENCIES, max_size=20))
+    if not values:
+        return LatencyHistogram(bucket_bounds=buckets)
+    times = draw(st.sampled_from([1, 1, 7, 2**50]))
+    hist = LatencyHistogram.of(values, buckets)
+    cells = array("Q", hist.cells)
+    return LatencyHistogram(
+        bucket_bounds=buckets,
+        sum_ns=min(hist.sum_ns * times, UINT64_MAX),
+        min=draw(st.sampled_from([hist.min, None])),
+        max=draw(st.sampled_from([hist.max, None])),
+        first_cell=hist.first_cell,
+        cells=array("Q", (count * times for count in cells)).tobytes(),
+    )
+
+
+@st.composite
+def call_metrics(
+    draw: st.DrawFn,
+    operation: str | None = None,
+    buckets: tuple[float, ...] = DEFAULT_BUCKETS,
+) -> CallMetrics:
+    """Any `CallMetrics`; `operation` is drawn unless given."""
+    counts = (
+        *("successful_reqs", "failed_reqs", "cancelled_reqs", "in_flight"),
+        *("decode_tokens", "decode_ns", "prefill_tokens", "prefill_ns"),
+    )
+    return CallMetrics(
+        operation=operation or draw(st.sampled_from(OPERATIONS)),
+        prompt_tokens=draw(st.none() | COUNTS),
+        cached_tokens=draw(st.none() | COUNTS),
+        completion_tokens=draw(st.none() | COUNTS),
+        done_reasons=draw(CODES),
+        errors=draw(CODES),
+        oldest_in_flight_seconds=draw(st.none() | SECONDS),
+        **{name: draw(st.integers(0, 2**53)) for name in counts},
+        **{name: draw(histograms(buckets)) for name in CALL_HISTOGRAMS},
+    )
+
+
+@st.composite
+def performance_metrics(
+    draw: st.DrawFn,
+    model: str | None = None,
+    buckets: tuple[float, ...] = DEFAULT_BUCKETS,
+) -> PerformanceMetrics:
+    """Any model's metrics, sometimes with calls; `model` is drawn unless given."""
+    operations = draw(st.lists(st.sampled_from(OPERATIONS), unique=True, max_size=1))
+    return PerformanceMetrics(
+        model=draw(NAMES) if model is None else model,
+        successful_reqs=draw(COUNTS),
+        failed_reqs=draw(st.integers(0, 2**53)),
+        cancelled_reqs=draw(st.integers(0, 2**53)),
+        latency_unknown=draw(st.integers(0, 2**53)),
+        tokens_processed=draw(COUNTS),
+        errors=draw(CODES),
+        last_updated=draw(st.none() | TIMES),
+        latency_hist=draw(histograms(buckets)),
+        uptime_seconds=draw(SECONDS),
+        calls={name: draw(call_metrics(name, buckets)) for name in operations},
+    )
+
+
+@st.composite
+def task_statistics(draw: st.DrawFn) -> TaskStatistics:
+    """Any task statistics."""
+    completed, failed = draw(st.integers(0, 2**53)), draw(st.integers(0, 2**53))
+    return TaskStatistics(
+        completed_tasks=completed,
+        failed_tasks=failed,
+        duration_unknown=draw(st.integers(0, completed + failed)),
+        sum_ns=draw(COUNTS),
+        min_completion_ms=draw(st.none() | SECONDS),
+        max_completion_ms=draw(st.none() | SECONDS),
+        last_updated=draw(st.none() | TIMES),
+    )
+
+
+@st.composite
+def snapshots(draw: st.DrawFn, buckets: tuple[float, ...] | None = None) -> Snapshot:
+    """Any snapshot; the same buckets throughout, drawn unless given."""
+    buckets = draw(BUCKETS) if buckets is None else buckets
+    names = draw(st.lists(NAMES | st.just(OVERFLOW_MODEL), unique=True, max_size=3))
+    start = draw(TIMES)
+    losses = (
+        *("truncated_names", "saturated", "events_emitted"),
+        *("events_dropped", "internal_errors"),
+    )
+    resources = st.builds(
+        ResourceMetrics,
+        memory_usage_mb=SECONDS,
+        cpu_usage_percent=SECONDS,
+        goroutine_count=st.integers(0, 2**53),
+        timestamp=TIMES,
+    )
+    return Snapshot(
+        instance_id=draw(st.from_regex(r"[0-9a-f]{16}", fullmatch=True)),
+        start_time=start,
+        collection_time=start + draw(st.timedeltas(timedelta(0), timedelta(days=999))),
+        uptime_seconds=draw(SECONDS),
+        models={name: draw(performance_metrics(name, buckets)) for name in names},
+        task_statistics=draw(task_statistics()),
+        resource_metrics=draw(st.none() | resources),
+        invalid_values=draw(CODES),
+        **{name: draw(st.integers(0, 2**53)) for name in losses},
+    )
