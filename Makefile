@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 SANITIZERS ?= thread address undefined
-EXTRAS := cli,demo,ollama,openai,resources
+EXTRAS := cli,demo,ollama,openai,otlp,prometheus,resources,serve
 
 PY := $(VENV)/bin/python
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(PY) -m pip install --quiet
@@ -21,11 +21,11 @@ BUILT := $(VENV)/.built
 export VENV
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo build test faults bench lint format sanitize wheel clean
+.PHONY: help demo build test faults bench bench-update lint format sanitize wheel clean
 
 help: ## Print this help
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile \
-		| while IFS='|' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile \
+		| while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 demo: $(BUILT) ## Run a real workload through every call and show what ometrics says
 	$(VENV)/bin/ometrics demo $(ARGS)
@@ -39,7 +39,12 @@ faults: $(BUILT) $(VENV)/.group-test ## Run the long fault loops (forks, exits, 
 	$(PY) -m pytest -m slow $(ARGS)
 
 bench: $(BUILT) $(VENV)/.group-bench ## Measure every operation and its peers
-	$(PY) -m pytest benchmarks $(ARGS)
+	$(PY) -m pytest benchmarks -q $(ARGS)
+	$(PY) benchmarks/callgrind.py --compare
+
+bench-update: $(BUILT) $(VENV)/.group-bench ## The same, stored in benchmarks/README.md
+	$(PY) benchmarks/report.py --update
+	$(PY) benchmarks/callgrind.py --update
 
 lint: $(BUILT) $(VENV)/.group-lint ## Check style, types, stubs and the lock's law
 	$(PY) -m ruff check
@@ -65,7 +70,7 @@ wheel: $(VENV)/.group-build ## Build sdist and wheel, and test the installed whe
 clean: ## Remove everything that these commands made
 	rm -rf .venv .venv-* build dist src/*.egg-info
 	rm -rf .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	rm -f src/ometrics/*.so $(GENERATED)
+	rm -f src/ometrics/*.so benchmarks/*.so benchmarks/*.c $(GENERATED)
 	find src tests tools examples benchmarks -name __pycache__ -exec rm -rf {} +
 
 # A stamp file says that a step is done and is as new as the files it depends on.

@@ -13,6 +13,7 @@ Written from the description of the interface, not from the core.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable
 from copy import deepcopy
@@ -72,7 +73,7 @@ def name_of(model: object) -> str:
     """The name under which a model is kept."""
     if not isinstance(model, str):
         raise TypeError(f"not a name: {model!r}")
-    return model[:MAX_NAME].encode("utf-8", "replace").decode()
+    return re.sub("[\ud800-\udfff]", "\ufffd", model[:MAX_NAME])
 
 
 def code_of(error: object) -> str:

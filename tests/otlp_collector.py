@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import gzip
+import ssl
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -19,9 +21,17 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 PROTOBUF = "application/x-protobuf"
-Reply = Callable[[BaseHTTPRequestHandler], bool]
 # Metric name -> attributes -> data point
 Points = dict[str, dict[frozenset[tuple[str, str]], Any]]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What to do with a request, and whether its data counts as taken."""
+
+    act: Callable[[BaseHTTPRequestHandler], None]
+    takes: bool = False
+
 
 _DECODE = {"gzip": gzip.decompress, "deflate": zlib.decompress}
 
@@ -34,7 +44,7 @@ def answer(
 ) -> Reply:
     """An answer; whether the data was taken is what its status says."""
 
-    def reply(handler: BaseHTTPRequestHandler) -> bool:
+    def reply(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
         handler.send_header("Content-Type", content_type)
         handler.send_header("Content-Length", str(len(body)))
@@ -42,9 +52,8 @@ def answer(
             handler.send_header(name.replace("_", "-"), value)
         handler.end_headers()
         handler.wfile.write(body)
-        return status == 200
 
-    return reply
+    return Reply(reply, takes=status == 200)
 
 
 def partial(rejected: int) -> Reply:
@@ -58,36 +67,33 @@ def partial(rejected: int) -> Reply:
 def hang(release: threading.Event) -> Reply:
     """Say nothing until released, then hang up."""
 
-    def reply(handler: BaseHTTPRequestHandler) -> bool:
+    def reply(handler: BaseHTTPRequestHandler) -> None:
         release.wait(60)
         handler.close_connection = True
-        return False
 
-    return reply
+    return Reply(reply)
 
 
 def drip(release: threading.Event) -> Reply:
     """A header without end, a byte at a time: no single read ever takes long."""
 
-    def reply(handler: BaseHTTPRequestHandler) -> bool:
+    def reply(handler: BaseHTTPRequestHandler) -> None:
         handler.close_connection = True
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Drip: ")
         while not release.wait(0.02):
             handler.wfile.write(b"x")
-        return False
 
-    return reply
+    return Reply(reply)
 
 
 def raw(data: bytes) -> Reply:
     """These bytes, then hang up."""
 
-    def reply(handler: BaseHTTPRequestHandler) -> bool:
+    def reply(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(data)
         handler.close_connection = True
-        return False
 
-    return reply
+    return Reply(reply)
 
 
 class ScriptedCollector(ThreadingHTTPServer):
@@ -104,7 +110,7 @@ class ScriptedCollector(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.script: list[Reply] = []
         self.otherwise: Reply = answer()
         self.taken: list[ExportMetricsServiceRequest] = []
@@ -113,12 +119,14 @@ class ScriptedCollector(ThreadingHTTPServer):
         self.times: list[float] = []
         self.connections = 0
         self._news = threading.Condition()
+        self._tls = tls
         super().__init__(("127.0.0.1", port), _Handler)
 
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"http://127.0.0.1:{self.server_port}"
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://127.0.0.1:{self.server_port}"
 
     def wait(self, attempts: int, seconds: float = 20.0) -> None:
         """Until so many requests have come."""
@@ -139,12 +147,21 @@ class ScriptedCollector(ThreadingHTTPServer):
             self.headers.append({k.lower(): v for k, v in handler.headers.items()})
             self.paths.append(handler.path)
             self.times.append(time.monotonic())
+            if reply.takes:
+                self.taken.append(request)
             self._news.notify_all()
         try:
-            if reply(handler):
-                self.taken.append(request)
+            reply.act(handler)
         except OSError:
             handler.close_connection = True
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """In the connection's own thread, where a handshake holds up nobody."""
+        if self._tls is None:
+            super().finish_request(request, client_address)
+            return
+        with self._tls.wrap_socket(request, server_side=True) as secured:
+            super().finish_request(secured, client_address)
 
     def points(self) -> Points:
         """The latest point of each series over all that was taken."""
@@ -171,9 +188,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def collector(port: int = 0) -> Iterator[ScriptedCollector]:
+def collector(
+    port: int = 0, tls: ssl.SSLContext | None = None
+) -> Iterator[ScriptedCollector]:
     """A running `ScriptedCollector`."""
-    with ScriptedCollector(port) as server:
+    with ScriptedCollector(port, tls) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:

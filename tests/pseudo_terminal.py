@@ -12,6 +12,7 @@ import struct
 import termios
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pyte
 
@@ -28,6 +29,7 @@ class Terminal:
         env: Its environment, all of it.
         columns: Width in characters.
         lines: Height in characters.
+        cwd: Where it runs; None for here.
         stdout: A descriptor for its standard output instead of the terminal.
         stderr: The same for its standard error.
     """
@@ -39,6 +41,7 @@ class Terminal:
         *,
         columns: int = 120,
         lines: int = 30,
+        cwd: Path | None = None,
         stdout: int | None = None,
         stderr: int | None = None,
     ) -> None:
@@ -48,6 +51,9 @@ class Terminal:
         size = struct.pack("HHHH", lines, columns, 0, 0)
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, size)
+        attributes = termios.tcgetattr(slave)
+        attributes[3] &= ~termios.ECHO  # an echoed Enter would scroll the screen
+        termios.tcsetattr(slave, termios.TCSANOW, attributes)
         self.pid = os.fork()
         if not self.pid:
             try:
@@ -56,6 +62,7 @@ class Terminal:
                 for target, given in ((0, None), (1, stdout), (2, stderr)):
                     os.dup2(slave if given is None else given, target)
                 os.closerange(3, 256)
+                os.chdir(cwd or ".")
                 os.execve(argv[0], list(argv), dict(env))
             finally:
                 os._exit(127)
@@ -90,7 +97,7 @@ class Terminal:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def press(self, keys: bytes) -> None:
-        """Type keys; `b"\\x03"` is Ctrl-C."""
+        """Type keys; Ctrl-C is the byte 3."""
         os.write(self._master, keys)
 
     @property

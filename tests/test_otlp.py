@@ -9,11 +9,12 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("opentelemetry.proto", reason="the extra otlp is not installed")
 pytest.importorskip("urllib3", reason="the extra otlp is not installed")
+pytest.importorskip("opentelemetry.sdk", reason="no opentelemetry-sdk to compare with")
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
@@ -34,6 +35,10 @@ CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 START_NS = 1_767_323_045_678_901_000
 END_NS = START_NS + 120_000_000_000
 BASE = 2 ** (1 / 32)
+# Snapshots are large: a few dozen, however long a loaded machine takes for each.
+ANY_SNAPSHOT = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 MODEL = ("gen_ai.request.model", "m")
 
 
@@ -113,6 +118,7 @@ def check(snapshot: Snapshot, sent: list[ExportMetricsServiceRequest]) -> None:
                 check_number(metric, point, value)
 
 
+@ANY_SNAPSHOT
 @given(snapshots(), st.sampled_from([1, 3, 50, 2000]))
 def test_any_snapshot(snapshot: Snapshot, max_points: int) -> None:
     """Read back, everything equals the snapshot, however it was cut into requests."""
@@ -259,6 +265,7 @@ def test_no_latency() -> None:
     assert not point.HasField("max")
 
 
+@ANY_SNAPSHOT
 @given(snapshots())
 def test_explicit_buckets(snapshot: Snapshot) -> None:
     """On demand: the exact bounds of the conventions, and counts that add up."""

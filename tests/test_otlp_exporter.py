@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -558,29 +560,116 @@ def test_counts_never_go_back_under_load(
     assert 80_000 == counts[-1]
 
 
+# --- TLS ---
+
+
+@pytest.fixture
+def authority() -> Any:
+    """Who signs the certificates of a test."""
+    return pytest.importorskip("trustme", reason="no trustme").CA()
+
+
+@pytest.fixture
+def tls_server(authority: Any) -> Iterator[ScriptedCollector]:
+    """A collector that shows a certificate, and demands one."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with fake.collector(tls=context) as running:
+        yield running
+
+
+@pytest.fixture
+def trust(authority: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Sets variables to the files that they want."""
+    own = authority.issue_cert("client.example")
+    blobs = {
+        "CERTIFICATE": authority.cert_pem,
+        "CLIENT_CERTIFICATE": own.cert_chain_pems[0],
+        "CLIENT_KEY": own.private_key_pem,
+    }
+
+    def set_variables(*names: str) -> None:
+        for name in names:
+            path = tmp_path / f"{name}.pem"
+            blobs[name].write_to_path(path)
+            monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", str(path))
+
+    return set_variables
+
+
+def test_mutual_tls(
+    tls_server: ScriptedCollector, mc: MetricsCollector, trust: Any
+) -> None:
+    """Certificates come from the environment; a dripping server is cut off as well."""
+    trust("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
+    release = threading.Event()
+    tls_server.script = [fake.drip(release)]
+    record(mc, 1)
+    with exporter_to(tls_server, mc, timeout=1.0) as exporter:
+        assert not exporter.flush()
+        assert {"timeout": 1} == exporter.health().failures
+        assert exporter.flush()
+        release.set()
+    assert 1 == successes(tls_server)
+
+
+@pytest.mark.parametrize("names", [(), ("CERTIFICATE",)], ids=["server", "client"])
+def test_no_trust(
+    names: tuple[str, ...],
+    tls_server: ScriptedCollector,
+    mc: MetricsCollector,
+    trust: Any,
+) -> None:
+    """Without trust, of us in the server or of it in us, nothing is sent."""
+    trust(*names)
+    exporter = exporter_to(tls_server, mc, timeout=1.0)
+
+    assert not exporter.flush()
+    assert [] == tls_server.times
+    (reason,) = exporter.health().failures
+    # With TLS 1.3 a server refuses us after the handshake, by hanging up.
+    assert reason in (("tls", "connection") if names else ("tls",))
+    exporter.close()
+
+
 # --- processes ---
 
 
-def run(code: str, *args: str, timeout: float = 60.0) -> subprocess.CompletedProcess:
-    """Run a program that has `record` and an exporter to the URL in argv[1]."""
-    preamble = """
-        import os, signal, sys, threading, time, warnings
-        from ometrics import MetricsCollector
-        from ometrics.export.otlp import PeriodicExporter
-        mc = MetricsCollector()
-        def record(times):
-            for _ in range(times):
-                mc.record_latency("m", 0.25)
-        exporter = PeriodicExporter(mc, endpoint=sys.argv[1], interval=3600.0)
-    """
-    program = textwrap.dedent(preamble) + textwrap.dedent(code)
-    return subprocess.run(
-        [sys.executable, "-c", program, *args],
-        check=False,
-        timeout=timeout,
-        capture_output=True,
+PREAMBLE = """
+import os, signal, sys, threading, time, warnings
+from ometrics import MetricsCollector
+from ometrics.export.otlp import PeriodicExporter
+warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: forks beside threads
+mc = MetricsCollector()
+def record(times):
+    for _ in range(times):
+        mc.record_latency("m", 0.25)
+def export(interval=3600.0):
+    return PeriodicExporter(mc, endpoint=sys.argv[1], interval=interval)
+"""
+
+
+def run(
+    code: str, url: str, timeout: float = 60.0, while_running: Any = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program that has `record` and `export`; its input ends when told so."""
+    command = [sys.executable, "-c", PREAMBLE + textwrap.dedent(code), url]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-    )
+    ) as process:
+        try:
+            if while_running is not None:
+                while_running()
+            output, errors = process.communicate(timeout=timeout)
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def by_instance(server: ScriptedCollector) -> dict[str, int]:
@@ -594,11 +683,11 @@ def by_instance(server: ScriptedCollector) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    "ending", ["", "sys.exit(3)", "raise KeyError", "del exporter, mc"]
+    "ending", ["", "sys.exit(3)", "raise KeyError", "del mc, exporter"]
 )
 def test_exit_exports(ending: str, server: ScriptedCollector) -> None:
     """A program that ends without `close` loses nothing, however it ends."""
-    done = run("record(1000)\n" + ending, server.url)
+    done = run("exporter = export()\nrecord(1000)\n" + ending, server.url)
 
     assert [1000] == list(by_instance(server).values()), done.stderr
 
@@ -606,23 +695,42 @@ def test_exit_exports(ending: str, server: ScriptedCollector) -> None:
 def test_exit_with_a_collector_that_hangs(server: ScriptedCollector) -> None:
     """The end of a program takes a bounded time; here far less than the attempts."""
     server.otherwise = fake.hang(threading.Event())
-    run("record(1)", server.url, timeout=30.0)
+    run("exporter = export()\nrecord(1)", server.url, timeout=30.0)
 
     assert 1 == len(server.times)
 
 
 def test_exit_without_a_collector() -> None:
-    """Where nobody listens, a program ends at once, silently."""
-    done = run("record(1)", "http://127.0.0.1:9", timeout=30.0)
+    """
+    Where nobody listens a program ends at once, silently: one attempt, no retry.
+
+    With the last export tried again like others, there are some.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        port = reserved.getsockname()[1]
+    done = run(
+        """
+        import atexit
+        atexit.register(lambda: print(exporter.health()))  # runs after the exporter's
+        exporter = export()
+        record(1)
+        """,
+        f"http://127.0.0.1:{port}",
+        timeout=30.0,
+    )
 
     assert (0, "") == (done.returncode, done.stderr)
+    assert "failures={'connection': 1}, retries=0" in done.stdout
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGTERM"), reason="no signals here")
 @pytest.mark.skipif(sys.platform == "win32", reason="its SIGTERM asks nobody")
 def test_sigterm_is_the_programs(server: ScriptedCollector) -> None:
     """We install no handler: by default SIGTERM ends without an export, as written."""
-    done = run("record(1)\nos.kill(os.getpid(), signal.SIGTERM)", server.url)
+    done = run(
+        "exporter = export()\nrecord(1)\nos.kill(os.getpid(), signal.SIGTERM)",
+        server.url,
+    )
 
     assert (-signal.SIGTERM, {}) == (done.returncode, by_instance(server))
 
@@ -633,11 +741,11 @@ def test_forked_child_exports_for_itself(server: ScriptedCollector) -> None:
     """
     Parent and child tell their own counts under their own ids; the sum is exact.
 
-    Without the fork hook the child's exporter has no thread and its 10 are missing.
+    With the parent's worker kept in the child, its 10 are missing.
     """
     done = run(
         """
-        warnings.simplefilter("ignore", DeprecationWarning)
+        exporter = export()
         record(100)
         assert exporter.flush()
         child = os.fork()
@@ -649,6 +757,7 @@ def test_forked_child_exports_for_itself(server: ScriptedCollector) -> None:
         record(1)
         assert exporter.flush()
         assert exporter.health().exports == 2, exporter.health()
+        exporter.close()
         """,
         server.url,
     )
@@ -662,40 +771,44 @@ def test_forked_child_exports_for_itself(server: ScriptedCollector) -> None:
 @pytest.mark.fork
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_child_that_only_records(server: ScriptedCollector) -> None:
-    """A worker that never mentions its exporter is exported as well."""
+    """
+    A worker that records and never mentions its exporter is exported all the same.
+
+    Without the fork hook, which starts its thread, this fails.
+    """
+
+    def told() -> None:
+        for attempts in range(1, 200):  # some ten seconds
+            server.wait(attempts)
+            if 10 in by_instance(server).values():
+                return
+        pytest.fail("the child was not exported")
+
     done = run(
         """
-        warnings.simplefilter("ignore", DeprecationWarning)
-        exporter.close()
-        exporter = PeriodicExporter(mc, endpoint=sys.argv[1], interval=0.05)
+        exporter = export(interval=0.05)
         child = os.fork()
         if child == 0:
             record(10)
-            time.sleep(60)
-        sys.stdin.readline()
-        os.kill(child, signal.SIGKILL)
+            sys.stdin.readline()
+            os._exit(0)
         os.waitpid(child, 0)
         """,
         server.url,
+        while_running=told,
     )
 
-    assert 0 == done.returncode, done.stderr
+    assert (0, "") == (done.returncode, done.stderr)
 
 
 @pytest.mark.fork
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_forks_while_exporting(server: ScriptedCollector) -> None:
-    """
-    Forks at any moment of an export: no child hangs, no count is lost or doubled.
-
-    With the parent's locks kept in the child, some of these hang.
-    """
+    """Forks at any moment of an export: no hang, no count is lost or doubled."""
     children = 20
     done = run(
         f"""
-        warnings.simplefilter("ignore", DeprecationWarning)
-        exporter.close()
-        exporter = PeriodicExporter(mc, endpoint=sys.argv[1], interval=0.001)
+        exporter = export(interval=0.001)
         for _ in range({children}):
             record(1)
             child = os.fork()
@@ -711,6 +824,33 @@ def test_forks_while_exporting(server: ScriptedCollector) -> None:
     assert [children, *[100] * children] == sorted(by_instance(server).values())
 
 
+@pytest.mark.fork
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_fork_while_the_exporters_lock_is_held(server: ScriptedCollector) -> None:
+    """
+    A lock that a thread of the parent held is not one of the child's.
+
+    With the parent's condition kept in the child's worker, the child hangs.
+    """
+    done = run(
+        """
+        exporter = export()
+        with exporter._worker._changed:
+            child = os.fork()
+            if child == 0:
+                # Another thread, since the one that forked may enter it again.
+                thread = threading.Thread(target=exporter.flush, daemon=True)
+                thread.start()
+                thread.join(10)
+                os._exit(thread.is_alive())
+        assert os.waitpid(child, 0)[1] == 0
+        """,
+        server.url,
+    )
+
+    assert (0, "") == (done.returncode, done.stderr)
+
+
 @pytest.mark.sanitize_skip
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory_is_bounded(server: ScriptedCollector) -> None:
@@ -723,6 +863,7 @@ def test_memory_is_bounded(server: ScriptedCollector) -> None:
     server.otherwise = answer(400)
     done = run(
         """
+        exporter = export()
         for i in range(1000):
             mc.record_latency(f"model-{i}", 0.25)
 

@@ -108,7 +108,7 @@ class Collector(RuleBasedStateMachine):
         self.oracle.record_tokens(name, count)
 
     @rule(success=st.booleans(), duration=MILLISECONDS)
-    def task(self, success: bool, duration: float) -> None:  # noqa: FBT001
+    def task(self, success: bool, duration: float) -> None:
         """One task."""
         self.collector.record_task_completion(success, duration)
         self.oracle.record_task_completion(success, duration)
@@ -236,7 +236,9 @@ class Collector(RuleBasedStateMachine):
 
         assert uptime == snapshot.uptime_seconds
         for model in snapshot.models.values():
-            assert (model.total_requests / uptime if uptime else 0.0) == model.throughput
+            assert (
+                model.total_requests / uptime if uptime else 0.0
+            ) == model.throughput
 
 
 @pytest.fixture(autouse=True)

@@ -223,7 +223,7 @@ class TestDecorator:
                 yield got
             except KeyError:
                 yield "caught"
-            return "result"  # noqa: B901
+            return "result"
 
         generator: Any = talk()
 

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
+import weakref
 from array import array
 from datetime import timedelta
 from decimal import Decimal
@@ -53,7 +55,8 @@ class TestBadValues:
     """They are counted by reason; the request counts; its latency is unknown."""
 
     @pytest.mark.parametrize(
-        ("reason", "value"), [(r, value) for r, values in BAD.items() for value in values]
+        ("reason", "value"),
+        [(r, value) for r, values in BAD.items() for value in values],
     )
     def test_latency(self, mc: MetricsCollector, reason: str, value: Any) -> None:
         """One bad latency touches neither sum nor extremes nor buckets."""
@@ -127,7 +130,8 @@ class TestBadValues:
             (r.name, r.levelname) for r in caplog.records
         ]
         for record, words in zip(
-            caplog.records, [("'a'", "nan"), ("'a'", "negative"), ("'b'", "nan")],
+            caplog.records,
+            [("'a'", "nan"), ("'a'", "negative"), ("'b'", "nan")],
             strict=True,
         ):
             assert all(word in record.getMessage() for word in words)
@@ -165,7 +169,9 @@ class TestTypes:
         assert seconds == known(mc).max_latency
         assert 2 == known(mc).latency_hist.count
 
-    @pytest.mark.parametrize("kind", ["float64", "float32", "float16", "int8", "uint64"])
+    @pytest.mark.parametrize(
+        "kind", ["float64", "float32", "float16", "int8", "uint64"]
+    )
     def test_numpy_scalars(self, mc: MetricsCollector, kind: str) -> None:
         """NumPy's scalars are numbers, also as tokens and durations."""
         np = pytest.importorskip("numpy")
@@ -325,7 +331,9 @@ class TestLimits:
 
         assert (LIMIT, 4) == (metrics.latency_hist.sum_ns, metrics.latency_hist.count)
         assert 3 == mc.snapshot().saturated
-        assert LIMIT == mc.snapshot().merge(mc.snapshot()).models["m"].latency_hist.sum_ns
+        assert (
+            LIMIT == mc.snapshot().merge(mc.snapshot()).models["m"].latency_hist.sum_ns
+        )
 
     def test_tasks(self, mc: MetricsCollector) -> None:
         """The same for tasks."""
@@ -341,9 +349,7 @@ class TestLimits:
 class TestModels:
     """Names, and how many are kept apart."""
 
-    def test_overflow(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_overflow(self, caplog: pytest.LogCaptureFixture) -> None:
         """Beyond the limit all counts stay exact, under one name; one warning."""
         mc, oracle = MetricsCollector(max_models=3), Oracle(max_models=3)
         for target in (mc, oracle):
@@ -428,8 +434,11 @@ class TestModels:
         event = mc.metrics_channel.get_nowait()
 
         assert name == event.model
-        assert (name, 2) == (name.encode().decode(), known(mc, "a\ud800b").total_requests)
-        assert list(known(mc, name).errors)[0].encode()
+        assert (name, 2) == (
+            name.encode().decode(),
+            known(mc, "a\ud800b").total_requests,
+        )
+        assert next(iter(known(mc, name).errors)).encode()
         assert mc.export_json()
 
     @pytest.mark.parametrize("name", ["", "\x00", 'a"b\n\\', "\u202e", "__overflow__"])
@@ -478,6 +487,19 @@ class TestCodes:
 
         assert 20_000 == sum(sum(m.errors.values()) for m in metrics)
         assert 5_000 > len(mc.codes_table())
+
+    def test_classes_are_let_go(self, mc: MetricsCollector) -> None:
+        """Classes that come and go are not kept alive by having been counted."""
+        kinds = []
+        for _ in range(3000):
+            kind = type("Fresh", (Exception,), {})
+            mc.record_error("m", kind)
+            kinds.append(weakref.ref(kind))
+        del kind
+        gc.collect()
+
+        assert {"Fresh": 3000} == known(mc).errors
+        assert 500 > sum(kind() is not None for kind in kinds)
 
     def test_classes_of_one_name(self, mc: MetricsCollector) -> None:
         """Two classes of one name are one code."""

@@ -10,17 +10,18 @@ set -euo pipefail
 
 directory=${1:-${XDG_CACHE_HOME:-$HOME/.cache}/ometrics}
 package=victoria-metrics
-program=$directory/$package/usr/bin/$package
+program=$directory/$package
 
 if [[ -x $program ]]; then
     echo "$program"
     exit
 fi
-if ! command -v apt-get dpkg >/dev/null; then
-    echo "no apt here: install VictoriaMetrics 1.92 or newer by hand" >&2
+if ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then
+    echo "no apt here: install VictoriaMetrics by hand (1.145 is what was tried)" >&2
     exit 3
 fi
 
+# shellcheck disable=SC2016  # apt's own variables
 mirror=$(apt-get indextargets --format '$(CREATED_BY) $(REPO_URI)' |
     sed -n 's|^Packages \(.*/debian/\?\)$|\1|p' | sort -u | head -n 1)
 if [[ -z $mirror ]]; then
@@ -52,10 +53,9 @@ export APT_CONFIG=$work/apt.conf
 cd "$work"
 apt-get -qq update >&2
 apt-get -qq download "$package" >&2
-mkdir unpacked
 dpkg -x ./"$package"_*.deb unpacked
-# Moved in one step: another run sees nothing or all of it.
+# Takes its name in one step: another run sees nothing or all of it.
 mkdir -p "$directory"
-rm -rf "${directory:?}/$package"
-mv unpacked "$directory/$package"
+cp "unpacked/usr/bin/$package" "$program.$$"
+mv "$program.$$" "$program"
 echo "$program"

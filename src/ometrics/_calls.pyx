@@ -442,23 +442,33 @@ def record_call(
         core: The collector.
         model: Name of the model.
         operation: `chat`, `text_completion` or `embeddings`.
-        latency: Nanoseconds from call to last byte; `None`: what the server told as its
-            total, and the network's share stays unknown.
+        latency: Seconds from call to last byte; one that is not a number or negative is
+            counted by reason. `None`: what the server told as its total, and the
+            network's share stays unknown.
         total: As in `Call.end`, and so what follows.
 
     Raises:
-        TypeError: `model` is not a `str`.
+        TypeError: `model` is not a `str` or `latency` no number; nothing is counted.
         ValueError: The operation is unknown.
     """
     cdef om_ending e
-    cdef Call call = Call(core, model, operation)
+    cdef om_core *c = core.c
+    cdef double seconds = 0.0 if latency is None else latency
+    cdef int reason = reason_of(seconds)
     cdef int impossible
+    cdef Call call = Call(core, model, operation)
     fill_ending(
         core, &e, ENDED_WELL, None, total, load, prefill, decode,
         prompt_tokens, cached_tokens, completion_tokens, done_reason,
     )
-    e.ns[LATENCY] = told(latency)
+    if latency is not None and reason == VALID:
+        e.ns[LATENCY] = <int64_t> min(seconds * 1e9, 9.2e18)
     impossible = split(&e)
-    if e.ns[LATENCY] == UNKNOWN:
+    if latency is None:
         e.ns[LATENCY] = e.told.total
     call.finish(&e, impossible)
+    if reason != VALID:
+        om_mutex_acquire(&c.lock)
+        c.totals.invalid[reason] += 1
+        om_mutex_release(&c.lock)
+        core.reject(model, reason)

@@ -22,12 +22,14 @@ cdef class Core:
     cdef uint32_t next_name_id
     cdef dict code_ids
     cdef list codes
+    cdef int n_classes
     cdef set warned
     cdef object clock
     cdef object __weakref__
 
     cdef int warn_once(self, object key, str message, tuple args) except -1
     cdef Slot find_slot(self, object model)
+    cdef Slot known_slot(self, object model)
     cdef Slot add_slot(self, object model)
     cdef Slot new_slot(self, str name, int operation, uint32_t name_id)
     cdef Slot call_slot(self, Slot model_slot, int operation)

@@ -45,7 +45,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.datetime cimport import_datetime, timedelta
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.math cimport INFINITY, NAN, isnan
+from libc.math cimport INFINITY, NAN, fabs, isnan
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset, strcmp
@@ -74,6 +74,7 @@ cdef enum:
     MAX_KNOWN_CODES = 4096      # distinct codes a collector keeps apart
     MAX_KEPT_NAMES = 1024       # running calls whose names outlive their records
     EVENTS_AT_ONCE = 256        # read in one go: bounds the time under the mutex
+    MAX_KNOWN_CLASSES = 256     # exception classes whose code is remembered
     FIRST_CAPACITY = 64
 
 
@@ -146,7 +147,11 @@ cdef str mended(object model):
     if not isinstance(model, str):
         raise TypeError(f"a model is named by a str, not {type(model).__name__}")
     cdef str name = model[:MAX_NAME] if len(model) > MAX_NAME else str(model)
-    return name.encode("utf-8", "replace").decode()
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return name.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return name
 
 
 NOBODY = object()       # what `last_name` is before anybody recorded
@@ -175,11 +180,13 @@ cdef int unlink(om_core *c) noexcept:
 
 
 # --- recording -----------------------------------------------------------------------
+#
+# `slot` is None for a record by name: it is looked up after the arguments were converted,
+# so that refused ones leave nothing behind.
 
 cdef inline int add_latency(Core core, object model, Slot slot, object latency) except -1:
     cdef om_core *c = core.c
-    cdef om_record *record = slot.record
-    cdef Slot fresh
+    cdef om_record *record
     cdef double seconds
     cdef int cell = 0
     cdef int reason
@@ -190,14 +197,18 @@ cdef inline int add_latency(Core core, object model, Slot slot, object latency) 
         seconds = seconds_of(latency)
     reason = reason_of(seconds)
     if reason == VALID:
+        seconds = fabs(seconds)     # -0.0
         cell = cell_of(c.layout, seconds)
     now = wall(core)
+    if slot is None:
+        slot = slot_of(core, model)
+    record = slot.record
 
     om_mutex_acquire(&c.lock)
     while record.epoch != c.epoch and locked_settle(c, record) != SETTLED:
         om_mutex_release(&c.lock)
-        fresh = core.renew(model, record)
-        record = fresh.record
+        slot = core.renew(model, record)
+        record = slot.record
         om_mutex_acquire(&c.lock)
     record.successes += 1
     record.updated_ns = now
@@ -218,16 +229,17 @@ cdef inline int add_latency(Core core, object model, Slot slot, object latency) 
 
 cdef inline int add_error(Core core, object model, Slot slot, object error) except -1:
     cdef om_core *c = core.c
-    cdef om_record *record = slot.record
-    cdef Slot fresh
     cdef uint32_t code = core.code_id(error)
     cdef int64_t now = wall(core)
+    if slot is None:
+        slot = slot_of(core, model)
+    cdef om_record *record = slot.record
 
     om_mutex_acquire(&c.lock)
     while record.epoch != c.epoch and locked_settle(c, record) != SETTLED:
         om_mutex_release(&c.lock)
-        fresh = core.renew(model, record)
-        record = fresh.record
+        slot = core.renew(model, record)
+        record = slot.record
         om_mutex_acquire(&c.lock)
     record.failures += 1
     record.updated_ns = now
@@ -238,25 +250,30 @@ cdef inline int add_error(Core core, object model, Slot slot, object error) exce
 
 cdef inline int add_tokens(Core core, object model, Slot slot, object count) except -1:
     cdef om_core *c = core.c
-    cdef om_record *record = slot.record
-    cdef Slot fresh
     cdef int overflow = 0
     cdef long long tokens = PyLong_AsLongLongAndOverflow(count, &overflow)
     cdef uint64_t n = <uint64_t> tokens
     cdef int64_t now = wall(core)
     cdef bint negative = overflow < 0 or (overflow == 0 and tokens < 0)
+    cdef bint too_many = overflow > 0 and count > UINT64_MAX
     if overflow > 0:
-        n = min(int(count), UINT64_MAX)
+        n = 0 if too_many else int(count)
+    if slot is None:
+        slot = slot_of(core, model)
+    cdef om_record *record = slot.record
 
     om_mutex_acquire(&c.lock)
     while record.epoch != c.epoch and locked_settle(c, record) != SETTLED:
         om_mutex_release(&c.lock)
-        fresh = core.renew(model, record)
-        record = fresh.record
+        slot = core.renew(model, record)
+        record = slot.record
         om_mutex_acquire(&c.lock)
     record.updated_ns = now
     if negative:
         c.totals.invalid[NEGATIVE] += 1
+    elif too_many:
+        record.tokens = UINT64_MAX
+        c.totals.saturated += 1
     else:
         locked_add(&record.tokens, n, &c.totals.saturated)
     om_mutex_release(&c.lock)
@@ -269,8 +286,7 @@ cdef int add_batch(Core core, object model, Slot slot, object values) except -1:
     """Fill a histogram of our own without lock and GIL, then add it."""
     cdef Py_buffer view
     cdef bint viewed = False
-    cdef om_record *record = slot.record
-    cdef Slot fresh
+    cdef om_record *record
     cdef om_core *c = core.c
     cdef const double *data
     cdef Py_ssize_t n
@@ -302,12 +318,17 @@ cdef int add_batch(Core core, object model, Slot slot, object values) except -1:
     try:
         with nogil:
             fill(c.layout, batch, data, n, invalid)
-        if n > 0:
+        if n == 0:
+            mended(model)       # refuse what is no name, and count nothing
+        else:
+            if slot is None:
+                slot = slot_of(core, model)
+            record = slot.record
             om_mutex_acquire(&c.lock)
             while record.epoch != c.epoch and locked_settle(c, record) != SETTLED:
                 om_mutex_release(&c.lock)
-                fresh = core.renew(model, record)
-                record = fresh.record
+                slot = core.renew(model, record)
+                record = slot.record
                 om_mutex_acquire(&c.lock)
             locked_add_batch(c, record, batch, data, n, invalid, now)
             om_mutex_release(&c.lock)
@@ -420,6 +441,13 @@ cdef class Core:
             self.last_name = NOBODY
             self.last_slot = None
         return 0
+
+    cdef Slot known_slot(self, object model):
+        """The slot of exactly this name, if something was recorded under it."""
+        with cython.critical_section(self):
+            if self.generation == self.c.generation:
+                return self.slots.get(model)
+            return None
 
     cdef Slot add_slot(self, object model):
         """The slot of a name that the dictionary does not have as it stands."""
@@ -564,7 +592,9 @@ cdef class Core:
         cdef object key = error
         cdef str code
         if not isinstance(error, (str, type)):
-            key = error.code if isinstance(error, OllamaError) else type(error)
+            key = type(error)
+            if isinstance(error, OllamaError) and isinstance(error.code, str):
+                key = error.code
         known = self.code_ids.get(key)
         if known is not None:
             return known
@@ -576,7 +606,9 @@ cdef class Core:
                     return 0
                 self.codes.append(code)
                 known = self.code_ids.setdefault(code, len(self.codes) - 1)
-        if len(self.code_ids) < 2 * MAX_KNOWN_CODES:
+        # The look-up of a class keeps it alive: only so many.
+        if isinstance(key, type) and self.n_classes < MAX_KNOWN_CLASSES:
+            self.n_classes += 1
             self.code_ids[key] = known
         return known
 
@@ -622,7 +654,7 @@ cdef class Core:
         Thread-safety:
             Safe from any thread, signal handler or finalizer.
         """
-        add_latency(self, model, slot_of(self, model), latency)
+        add_latency(self, model, None, latency)
 
     def record_latencies(self, model, values, /):
         """
@@ -640,7 +672,7 @@ cdef class Core:
         Thread-safety:
             Safe from any thread. The batch is added at one instant.
         """
-        add_batch(self, model, slot_of(self, model), values)
+        add_batch(self, model, None, values)
 
     def record_error(self, model, error, /):
         """
@@ -657,7 +689,7 @@ cdef class Core:
         Thread-safety:
             Safe from any thread, signal handler or finalizer.
         """
-        add_error(self, model, slot_of(self, model), error)
+        add_error(self, model, None, error)
 
     def record_tokens(self, model, token_count, /):
         """
@@ -673,7 +705,7 @@ cdef class Core:
         Thread-safety:
             Safe from any thread, signal handler or finalizer.
         """
-        add_tokens(self, model, slot_of(self, model), token_count)
+        add_tokens(self, model, None, token_count)
 
     def record_task_completion(self, success, duration_ms, /):
         """
@@ -706,9 +738,7 @@ cdef class Core:
             c.totals.tasks_failed += 1
         c.totals.task_updated_ns = now
         if reason == VALID:
-            locked_add(
-                &c.totals.task_sum_ns, nanoseconds(ms / 1e3), &c.totals.saturated
-            )
+            locked_add_seconds(&c.totals.task_sum_ns, ms / 1e3, &c.totals.saturated)
             c.totals.task_min_ms = min(c.totals.task_min_ms, ms)
             c.totals.task_max_ms = max(c.totals.task_max_ms, ms)
         else:
@@ -796,7 +826,7 @@ cdef class Core:
         Raises:
             TypeError: `model` is not a `str`.
         """
-        return Timer(self, model, slot_of(self, model))
+        return Timer(self, model)
 
     # --- reading ---------------------------------------------------------------------
 
@@ -1119,8 +1149,8 @@ cdef class ModelRecorder:
     cdef readonly object name
 
     def __cinit__(self, Core core not None, name):
+        mended(name)
         self.core = core
-        self.slot = slot_of(core, name)
         self.name = name
 
     def __reduce__(self):
@@ -1136,10 +1166,14 @@ cdef class ModelRecorder:
         return f"<ModelRecorder {self.name!r}>"
 
     cdef inline Slot current(self):
-        # After a reset, removal or fork the slot is stale for ever: look it up again.
+        """The slot, or None: before the first record, for a name that is not kept as it
+        stands, and after a reset, removal or fork has made the old one stale."""
         with cython.critical_section(self):
-            if self.slot.record.generation != self.core.c.generation:
-                self.slot = slot_of(self.core, self.name)
+            if (
+                self.slot is None
+                or self.slot.record.generation != self.core.c.generation
+            ):
+                self.slot = self.core.known_slot(self.name)
             return self.slot
 
     def record_latency(self, latency, /):
@@ -1160,7 +1194,7 @@ cdef class ModelRecorder:
 
     def time(self):
         """Time a block or a function; see `MetricsCollector.time`."""
-        return Timer(self.core, self.name, self.current())
+        return Timer(self.core, self.name)
 
 
 @cython.final
@@ -1174,13 +1208,16 @@ cdef class Timer:
     """
     cdef Core core
     cdef object name
-    cdef Slot slot
     cdef int64_t start_ns
 
-    def __cinit__(self, Core core not None, name, Slot slot not None):
+    def __cinit__(self, Core core not None, name):
+        if not isinstance(name, str):
+            mended(name)
         self.core = core
         self.name = name
-        self.slot = slot
+
+    def __reduce__(self):
+        return self.core.__reduce__()
 
     def __enter__(self):
         self.start_ns = monotonic(self.core)
@@ -1190,9 +1227,9 @@ cdef class Timer:
         cdef int64_t elapsed
         if kind is None:
             elapsed = monotonic(self.core) - self.start_ns
-            add_latency(self.core, self.name, self.slot, elapsed / 1e9)
+            add_latency(self.core, self.name, None, elapsed / 1e9)
         else:
-            add_error(self.core, self.name, self.slot, kind if error is None else error)
+            add_error(self.core, self.name, None, kind if error is None else error)
         return False
 
     async def __aenter__(self):

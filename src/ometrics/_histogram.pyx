@@ -312,11 +312,13 @@ cdef class Layout:
 
 
 def total(bytes cells, /):
-    """Sum of all counts."""
+    """Sum of all counts, saturating at 2^64 - 1."""
     cdef const uint64_t *c = cells_of(cells)
     cdef uint64_t result = 0
     cdef int i
     for i in range(length(cells)):
+        if c[i] > UINT64_MAX - result:
+            return UINT64_MAX
         result += c[i]
     return result
 

@@ -88,9 +88,11 @@ cdef inline uint64_t *cells_at(om_histogram *h) noexcept nogil:
     return <uint64_t *> (<char *> h + sizeof(om_histogram))
 
 cdef inline uint64_t nanoseconds(double seconds) noexcept nogil:
-    """Rounded; 2^64 - 1 past 292 years, where the conversion would be undefined."""
+    """Rounded; 2^64 - 1 past 584 years."""
     if seconds < 9.2e9:
-        return <uint64_t> <int64_t> (seconds * 1e9 + 0.5)
+        return <uint64_t> <int64_t> (seconds * 1e9 + 0.5)   # one instruction
+    if seconds < 1.8446744073e10:
+        return <uint64_t> (seconds * 1e9)
     return UINT64_MAX
 
 cdef inline void locked_add(
@@ -104,11 +106,22 @@ cdef inline void locked_add(
         counter[0] = UINT64_MAX
         saturated[0] += 1
 
+cdef inline void locked_add_seconds(
+    uint64_t *sum_ns, double seconds, uint64_t *saturated
+) noexcept nogil:
+    """Add a duration to a sum of nanoseconds."""
+    cdef uint64_t ns = nanoseconds(seconds)
+    if ns != UINT64_MAX:
+        locked_add(sum_ns, ns, saturated)
+    else:
+        sum_ns[0] = UINT64_MAX
+        saturated[0] += 1
+
 cdef inline void locked_add_value(
     om_histogram *h, int cell, double seconds, uint64_t *saturated
 ) noexcept nogil:
     cells_at(h)[cell] += 1
-    locked_add(&h.sum_ns, nanoseconds(seconds), saturated)
+    locked_add_seconds(&h.sum_ns, seconds, saturated)
     if seconds < h.min:
         h.min = seconds
     if seconds > h.max:

@@ -5,7 +5,7 @@ The structs of `om_core` are plain C; the functions that change them are `locked
 `noexcept nogil` (law 1). Python's side is `_core.pyx`.
 """
 
-from libc.math cimport INFINITY, NAN, isnan
+from libc.math cimport INFINITY, NAN, fabs, isnan
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -13,10 +13,9 @@ from ometrics._buckets cimport cell_of, om_layout
 from ometrics._record cimport (
     cells_at,
     histogram_at,
-    locked_add,
+    locked_add_seconds,
     locked_merge_histogram,
     locked_pack,
-    nanoseconds,
     om_histogram,
     om_record,
     packed_limit,
@@ -244,8 +243,9 @@ cdef inline void fill(
         if reason_of(value) != VALID:
             invalid[reason_of(value)] += 1
             continue
+        value = fabs(value)     # -0.0
         cells[cell_of(layout, value)] += 1
-        locked_add(&sum_ns, nanoseconds(value), &saturated)
+        locked_add_seconds(&sum_ns, value, &saturated)
         low = value if value < low else low
         high = value if value > high else high
     h.sum_ns = sum_ns

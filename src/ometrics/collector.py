@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import uuid
-import weakref
 from collections.abc import Iterable
 from datetime import timedelta
 from types import TracebackType
@@ -19,7 +18,7 @@ from ometrics._calls import Call
 from ometrics._core import Core
 from ometrics._unpack import unpack
 from ometrics.errors import UnknownModelError
-from ometrics.events import EventChannel
+from ometrics.events import Channels, EventChannel
 from ometrics.histogram import DEFAULT_BUCKETS, layout_of
 from ometrics.snapshot import (
     PerformanceMetrics,
@@ -31,6 +30,7 @@ from ometrics.unpacking import PackedModels, models_of, snapshot_of
 
 if TYPE_CHECKING:
     from ometrics.resources import ResourceSampler
+    from ometrics.serve import Endpoint
 
 
 class Clock(Protocol):
@@ -69,8 +69,8 @@ class MetricsCollector(Core):
     __slots__ = (
         "_channels",
         "_closed",
-        "_dropped_before",
-        "_identity",
+        "_endpoints",
+        "_identities",
         "_metrics_channel",
         "_sampler",
         "buckets",
@@ -94,9 +94,10 @@ class MetricsCollector(Core):
             cls, layout_of(bounds), max_models, channel_capacity, clock
         )
         self.buckets = bounds
-        self._channels: weakref.WeakSet[EventChannel] = weakref.WeakSet()
+        self._channels = Channels(self)
         self._closed = False
-        self._identity = (0, uuid.uuid4().hex)
+        self._endpoints: list[Endpoint] = []
+        self._identities: dict[int, str] = {}
         self._sampler: ResourceSampler | None = None
         self._metrics_channel = self.subscribe(capacity=channel_capacity)
         return self
@@ -148,12 +149,8 @@ class MetricsCollector(Core):
     @property
     def instance_id(self) -> str:
         """Random name of this collector; a forked child has one of its own."""
-        forks = self.forks
-        known, identity = self._identity
-        if known != forks:
-            identity = uuid.uuid4().hex
-            self._identity = (forks, identity)
-        return identity
+        # setdefault: two threads that look first in a child must see one name
+        return self._identities.setdefault(self.forks, uuid.uuid4().hex)
 
     def snapshot(self) -> Snapshot:
         """
@@ -189,7 +186,7 @@ class MetricsCollector(Core):
             totals["uptime_ns"] / 1e9,
             running,
         )
-        dropped = sum(channel.dropped for channel in list(self._channels))
+        dropped = self._channels.dropped(reset=reset)
         return snapshot_of(models, totals, self.instance_id, dropped)
 
     def get_model_metrics(self, model: str) -> PerformanceMetrics | None:
@@ -311,20 +308,46 @@ class MetricsCollector(Core):
             self._sampler.close()
         self._sampler = sampler
 
+    def serve(self, port: int = 9464, **options: Any) -> Endpoint:
+        """
+        Serve `/metrics`, `/metrics.json` and `/healthz` until `close()` (extra `serve`).
+
+        Args:
+            port: Where to listen; 0 for any free port.
+            options: `host`, `token`, `token_file`, `tls_cert`, `tls_key`,
+                `tls_client_ca`, `allowed_hosts`, `allow_public`, `max_bytes`: see
+                `ometrics.serve.Endpoint.start`.
+
+        Returns:
+            `Endpoint`, with its `url`; on loopback unless told otherwise.
+
+        Raises:
+            ImportError: uvicorn is not installed; the message names the extra.
+            OSError: The port cannot be had.
+            ValueError: A public address without a guard, or a bad option.
+        """
+        from ometrics.serve import Endpoint  # noqa: PLC0415 - loaded when used
+
+        endpoint = Endpoint.start(self, port=port, **options)
+        self._endpoints.append(endpoint)
+        return endpoint
+
     # --- end ---
 
     def close(self) -> None:
         """
-        End the channels (what they hold can still be read) and the sampler. Idempotent.
+        End the channels (what they hold can still be read), the sampler and the endpoints
+        that `serve` began. Idempotent.
 
         Recording goes on counting, without events.
         """
         self._closed = True
         self.stop_events()
-        for channel in list(self._channels):
-            channel.close()
+        self._channels.close()
         if self._sampler is not None:
             self._sampler.close()
+        for endpoint in self._endpoints:
+            endpoint.close()
 
     def __enter__(self) -> MetricsCollector:
         """The collector itself."""

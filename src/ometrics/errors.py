@@ -12,9 +12,9 @@
 
 Codes are classes of errors, never messages: a message may carry a prompt (law 10).
 
-`code_of` is what `record_error` and `time` use: a predefined code or the class name.
-`classify` knows what HTTP clients raise; instrumented clients count under its codes. Who
-records a client's exception by hand writes `mc.record_error(model, classify(error))`.
+`code_of` is what `record_error` and `time` use: predefined codes, else class names.
+`classify` knows what HTTP clients raise; instrumented clients count under its codes.
+To record such an exception by hand: `mc.record_error(model, classify(error))`.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def code_of(error: object) -> str:
     """
     if isinstance(error, str):
         return error
-    if isinstance(error, OllamaError):
+    if isinstance(error, OllamaError) and isinstance(error.code, str):
         return error.code
     kind = error if isinstance(error, type) else type(error)
     if not issubclass(kind, BaseException):

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: MIT
 """Events for whoever watches live: `MetricsEvent`, read through an `EventChannel`.
 
-The core keeps one ring of C events whatever the number of readers; a channel is a position
-in it. Python objects are made when someone reads. A reader that falls behind by more than
-its capacity loses the oldest events and is told how many; it never slows a recorder.
+The core keeps one ring of C events whatever the number of readers; a channel is a
+position in it. Python objects are made when someone reads. A reader that falls behind
+by more than its capacity loses the oldest events and is told how many; it never slows a
+recorder.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from queue import Empty
 from typing import TYPE_CHECKING, Final
@@ -25,8 +28,8 @@ if TYPE_CHECKING:
 
 EVENT_TYPES: Final = frozenset({"latency", "error", "task_complete", "resource"})
 
-# A recorder never signals a reader (it would pay for it), so a waiting reader looks again
-# after this many seconds: first soon, then at the longer interval.
+# A recorder never signals a reader (it would pay for it), so a waiting reader looks
+# again after this many seconds: first soon, then at the longer interval.
 _FIRST_LOOK: Final = 0.001
 _LONGEST_WAIT: Final = 0.02
 
@@ -38,8 +41,8 @@ class MetricsEvent(msgspec.Struct, frozen=True):
     Attributes:
         type: `latency`, `error`, `task_complete` or `resource`.
         model: Name of the model; empty for tasks and resources.
-        value: Seconds of a latency, the code of an error, milliseconds of a task, or the
-            `ResourceMetrics`; `None` where the value was not a number.
+        value: Seconds of a latency, the code of an error, milliseconds of a task, or
+            the `ResourceMetrics`; `None` where the value was not a number.
         timestamp: When it was recorded (UTC, a few ms coarse).
         success: Whether the request or task succeeded; `None` for resources.
     """
@@ -89,21 +92,38 @@ class EventChannel:
                 f"event types {sorted(self.types - EVENT_TYPES)} are unknown;"
                 f" there are {sorted(EVENT_TYPES)}"
             )
-        # A filter must not make rare events drown in frequent ones: such a channel looks
-        # back further than it keeps.
+        # A filter must not make rare events drown in frequent ones: such a channel
+        # looks back further than it keeps.
         filtered = self.types is not None or self.models is not None
         self._reach = max(64 * capacity, 4096) if filtered else capacity
         self._core = core
         core.widen_ring(self._reach)
-        self._cursor: int = core.head
         self._end: int | None = None
+        self._begin(core.head)
+
+    def _begin(self, cursor: int) -> None:
+        self._forks = self._core.forks
+        self._cursor = cursor
         self._dropped = 0
         self._ready: deque[MetricsEvent] = deque()
+        # Whoever pops this token may move the cursor. Not a lock: who finds it gone
+        # goes on without, so a signal handler cannot wait for the thread it stopped.
+        self._turn = deque([None])
+
+    def _begin_in_child(self) -> None:
+        """What was read but not taken, or lost, before the fork is the parent's."""
+        _, head, since_fork = self._core.read_events(0, 0)
+        self._begin(head - since_fork)
 
     @property
     def dropped(self) -> int:
-        """Events lost because this reader was too slow. Exact without a filter; with
-        one, events that the filter might have left out are counted too."""
+        """
+        Events lost because this reader was too slow.
+
+        Exact without a filter; with one, events that it might have left out count too.
+        """
+        if self._forks != self._core.forks:
+            self._begin_in_child()
         return self._dropped + self._behind()
 
     @property
@@ -125,25 +145,42 @@ class EventChannel:
 
     def _fill(self) -> bool:
         """Move events from the ring; whether there may be more to read."""
+        turn = self._turn
+        try:
+            turn.pop()
+        except IndexError:
+            return False  # another thread does it at this moment, and reads on
+        try:
+            more = self._move()
+            while more and self._reach > self.capacity and self._move():
+                pass  # behind a filter only the newest of all that match are kept
+        finally:
+            turn.append(None)
+        return more
+
+    def _move(self) -> bool:
         cursor = self._cursor
         if cursor >= (self._core.head if self._end is None else self._end):
             return False
         rows, self._cursor, lost = self._core.read_events(cursor, self._reach)
         self._dropped += lost if self._end is None else min(lost, self._end - cursor)
         surplus = 0 if self._end is None else max(self._cursor - self._end, 0)
-        for row in rows[: len(rows) - surplus] if surplus else rows:
+        for row in rows[: max(len(rows) - surplus, 0)]:
             event = _event(row)
             if self.types is not None and event.type not in self.types:
                 continue
             if self.models is not None and event.model not in self.models:
                 continue
             self._ready.append(event)
-        while len(self._ready) > self.capacity:
-            self._ready.popleft()
-            self._dropped += 1
+        with suppress(IndexError):  # readers take from the same end
+            while len(self._ready) > self.capacity:
+                self._ready.popleft()
+                self._dropped += 1
         return True
 
     def _next(self) -> MetricsEvent | None:
+        if self._forks != self._core.forks:
+            self._begin_in_child()
         while True:
             try:
                 return self._ready.popleft()
@@ -221,6 +258,67 @@ class EventChannel:
         return f"<EventChannel {state}, capacity {self.capacity}>"
 
 
+class Channels:
+    """
+    The channels of one collector, and how many events they ever lost.
+
+    Held weakly: a channel that nobody reads any more goes away, what it lost stays
+    counted. In a forked child counting starts again.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = weakref.ref(core)
+        self._begin(core.forks)
+        self._entries: list[_Entry] = []
+
+    def _begin(self, forks: int) -> None:
+        self._forks = forks
+        self._gone = 0
+        self._before = 0
+
+    def add(self, channel: EventChannel) -> None:
+        """Keep an eye on one more."""
+        self._entries.append(_Entry(channel))
+
+    def close(self) -> None:
+        """Close all."""
+        for entry in list(self._entries):
+            channel = entry.channel()
+            if channel is not None:
+                channel.close()
+
+    def dropped(self, *, reset: bool = False) -> int:
+        """Events lost since the start or the last `reset`; never goes back between."""
+        core = self._core()
+        if core is not None and core.forks != self._forks:
+            self._begin(core.forks)
+            for entry in self._entries:
+                entry.lost = 0
+        total = self._gone
+        for entry in list(self._entries):
+            channel = entry.channel()
+            if channel is not None:
+                entry.lost = max(entry.lost, channel.dropped)
+            elif entry in self._entries:
+                self._entries.remove(entry)
+                self._gone += entry.lost
+            total += entry.lost
+        before = self._before
+        if reset:
+            self._before = total
+        return total - before
+
+
+class _Entry:
+    """A channel, while there is one, and how much it had lost when last looked at."""
+
+    __slots__ = ("channel", "lost")
+
+    def __init__(self, channel: EventChannel) -> None:
+        self.channel = weakref.ref(channel)
+        self.lost = 0
+
+
 def _waits() -> Iterator[float]:
     wait = _FIRST_LOOK
     while True:
@@ -228,7 +326,9 @@ def _waits() -> Iterator[float]:
         wait = min(2 * wait, _LONGEST_WAIT)
 
 
-def _event(row: tuple[str, str, float | str | None, bool, int, float, int]) -> MetricsEvent:
+def _event(
+    row: tuple[str, str, float | str | None, bool, int, float, int],
+) -> MetricsEvent:
     kind, model, value, success, wall_ns, cpu_percent, count = row
     timestamp = utc(wall_ns)
     if kind == "resource":

@@ -83,6 +83,30 @@ def guarded(method: _Method) -> _Method:
     return cast("_Method", call)
 
 
+class Sheltered:
+    """A `with` that keeps every failure of ours inside it from the caller."""
+
+    __slots__ = ("_watches",)
+
+    def __init__(self, watches: Iterable[Watch]) -> None:
+        self._watches = watches
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> bool:
+        """Swallow what is an `Exception`, counted and logged."""
+        if isinstance(error, Exception):
+            report([watch.collector for watch in self._watches], error)
+            return True
+        return False
+
+
 class Watch:
     """
     One call, seen for one collector.
@@ -150,6 +174,31 @@ class Watch:
             self.call.end(CANCELLED, None, *told)
 
 
+class Underway:
+    """The `with` around a request: it begins, and what it raises ends it."""
+
+    __slots__ = ("_watches",)
+
+    def __init__(self, watches: Iterable[Watch]) -> None:
+        self._watches = watches
+
+    def __enter__(self) -> None:
+        """Begin."""
+        for watch in self._watches:
+            watch.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        """End it if it raised."""
+        if error is not None:
+            for watch in self._watches:
+                watch.raised(error)
+
+
 class Seam:
     """
     One method of a foreign class that is wrapped while anybody watches.
@@ -157,22 +206,30 @@ class Seam:
     Args:
         owner: The class.
         name: Its method.
-        wrap: Gets the method found there, returns what takes its place.
+        wrap: Gets the method found there, and a function that says whether the wrapper
+            still counts; returns what takes its place.
     """
 
     def __init__(
-        self, owner: type, name: str, wrap: Callable[[Any], types.FunctionType]
+        self, owner: type, name: str, wrap: Callable[[Any, Callable[[], bool]], Any]
     ) -> None:
         self.owner = owner
         self.name = name
         self.wrap = wrap
-        self.wrapper: types.FunctionType | None = None
+        self.wrapper: Any = None
 
     def put(self) -> None:
         """Wrap the method, unless our wrapper is still part of it."""
-        if self.wrapper is None or self.wrapper not in self._layers():
-            self.wrapper = self.wrap(vars(self.owner)[self.name])
-            setattr(self.owner, self.name, self.wrapper)
+        if self.wrapper is not None and self._depth() is not None:
+            return
+
+        # A wrapper that somebody hides in a function of his own may still be called.
+        def counts() -> bool:
+            return self.wrapper is wrapper
+
+        wrapper = self.wrap(vars(self.owner)[self.name], counts)
+        self.wrapper = wrapper
+        setattr(self.owner, self.name, wrapper)
 
     def remove(self) -> None:
         """
@@ -181,21 +238,23 @@ class Seam:
         Others may have wrapped our wrapper since. An outer layer that can be re-pointed
         (wrapt's, so OpenTelemetry's) is; under any other ours stays, and does nothing.
         """
-        wrapper = self.wrapper
-        if wrapper is None:
-            return
-        found = wrapper.__wrapped__  # type: ignore[attr-defined]
-        layers = self._layers()
-        if wrapper not in layers:
+        depth = self._depth()
+        if depth is None:
             self.wrapper = None
             return
-        depth = layers.index(wrapper)
+        found, layers = self.wrapper.__wrapped__, self._layers()
         if depth == 0:
             setattr(self.owner, self.name, found)
-        elif not isinstance(layers[depth - 1], types.FunctionType):
+        elif type(layers[depth - 1]) is not types.FunctionType:  # wrapt's pretends
             layers[depth - 1].__wrapped__ = found
-        if wrapper not in self._layers():
+        if self._depth() is None:
             self.wrapper = None
+
+    def _depth(self) -> int | None:
+        """How many layers are around our wrapper; `None` if it is not there."""
+        # By identity, because a layer of wrapt's is equal to what it wraps.
+        found = [layer is self.wrapper for layer in self._layers()]
+        return found.index(True) if True in found else None
 
     def _layers(self) -> list[Any]:
         """The method as it stands and what it wraps, outermost first."""
@@ -265,6 +324,11 @@ class Instrumentation:
             if not self._everywhere and not self._by_client:
                 for seam in self._seams or ():
                     seam.remove()
+
+    @property
+    def everywhere(self) -> tuple[MetricsCollector, ...]:
+        """Who watches all clients."""
+        return self._everywhere
 
     def collectors(self, client: object) -> tuple[MetricsCollector, ...]:
         """Who watches this client."""

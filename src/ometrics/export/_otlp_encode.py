@@ -28,12 +28,7 @@ try:
         ExportMetricsServiceRequest,
     )
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-    from opentelemetry.proto.metrics.v1.metrics_pb2 import (
-        AggregationTemporality,
-        ExponentialHistogramDataPoint,
-        HistogramDataPoint,
-        NumberDataPoint,
-    )
+    from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
     from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric as Message
 except ImportError:
     raise ImportError("OTLP needs a package: pip install 'ometrics[otlp]'") from None
@@ -45,7 +40,7 @@ from ometrics.export._otel_points import (
     exponential,
     unix_nano,
 )
-from ometrics.export.names import Family, Metric, clean, families, version
+from ometrics.export.names import Family, clean, families, version
 from ometrics.histogram import UINT64_MAX, LatencyHistogram
 from ometrics.snapshot import Snapshot
 
@@ -90,7 +85,8 @@ def requests(
         scope = whole.scope_metrics.add()
         scope.scope.name = "ometrics"
         scope.scope.version = version()
-        scope.metrics.extend(map(encoder.metric, batch))
+        for family in batch:
+            encoder.fill(scope.metrics.add(), family)
         yield request
 
 
@@ -125,67 +121,55 @@ class _Encoder:
         }
         self._exponential = histograms == "exponential"
 
-    def metric(self, family: Family[Any]) -> Message:
+    # Everything is made in its place: to append a message is to copy it.
+
+    def fill(self, message: Message, family: Family[Any]) -> None:
         """One metric with these samples."""
         row = family.metric
-        message = Message(name=row.name, description=row.help, unit=row.unit)
-        if row.kind == "histogram":
-            self._histogram(message, family)
-        elif row.kind == "gauge":
-            message.gauge.data_points.extend(map(self._number, family.samples))
-        else:
+        message.name, message.description, message.unit = row.name, row.help, row.unit
+        if row.kind == "gauge":
+            self._numbers(message.gauge.data_points, family)
+        elif row.kind != "histogram":
             message.sum.aggregation_temporality = _CUMULATIVE
             message.sum.is_monotonic = row.kind == "counter"
-            message.sum.data_points.extend(map(self._number, family.samples))
-        return message
-
-    def _number(self, sample: tuple[Attributes, Any]) -> NumberDataPoint:
-        labels, value = sample
-        point = NumberDataPoint(attributes=labels, **self._times)
-        if isinstance(value, int):
-            point.as_int = min(value, INT64_MAX)
-        else:
-            point.as_double = value
-        return point
-
-    def _histogram(self, message: Message, family: Family[Any]) -> None:
-        row, samples = family.metric, family.samples
-        if self._exponential:
+            self._numbers(message.sum.data_points, family)
+        elif self._exponential:
             message.exponential_histogram.aggregation_temporality = _CUMULATIVE
-            message.exponential_histogram.data_points.extend(
-                self._exponential_point(labels, value) for labels, value in samples
-            )
+            self._exponentials(message.exponential_histogram.data_points, family)
         else:
             message.histogram.aggregation_temporality = _CUMULATIVE
-            message.histogram.data_points.extend(
-                self._explicit_point(row, labels, value) for labels, value in samples
+            self._explicits(message.histogram.data_points, family)
+
+    def _numbers(self, points: Any, family: Family[Any]) -> None:
+        for labels, value in family.samples:
+            point = points.add(attributes=labels, **self._times)
+            if isinstance(value, int):
+                point.as_int = min(value, INT64_MAX)
+            else:
+                point.as_double = value
+
+    def _exponentials(self, points: Any, family: Family[Any]) -> None:
+        for labels, value in family.samples:
+            offset, counts, underflow = exponential(value)
+            point = points.add(
+                attributes=labels,
+                scale=value.scale,
+                zero_count=underflow,
+                zero_threshold=ZERO_THRESHOLD,
+                **self._summary(value),
             )
+            point.positive.offset = offset
+            point.positive.bucket_counts.extend(counts)
 
-    def _exponential_point(
-        self, labels: Attributes, value: LatencyHistogram
-    ) -> ExponentialHistogramDataPoint:
-        offset, counts, underflow = exponential(value)
-        point = ExponentialHistogramDataPoint(
-            attributes=labels,
-            scale=value.scale,
-            zero_count=underflow,
-            zero_threshold=ZERO_THRESHOLD,
-            **self._summary(value),
-        )
-        point.positive.offset = offset
-        point.positive.bucket_counts.extend(counts)
-        return point
-
-    def _explicit_point(
-        self, row: Metric, labels: Attributes, value: LatencyHistogram
-    ) -> HistogramDataPoint:
-        bounds, counts = explicit(row, value)
-        return HistogramDataPoint(
-            attributes=labels,
-            explicit_bounds=bounds,
-            bucket_counts=counts,
-            **self._summary(value),
-        )
+    def _explicits(self, points: Any, family: Family[Any]) -> None:
+        for labels, value in family.samples:
+            bounds, counts = explicit(family.metric, value)
+            points.add(
+                attributes=labels,
+                explicit_bounds=bounds,
+                bucket_counts=counts,
+                **self._summary(value),
+            )
 
     def _summary(self, value: LatencyHistogram) -> dict[str, Any]:
         """Count, sum, and the extremes as far as they are known."""

@@ -134,6 +134,9 @@ class Client:
                 response, content = self._exchange(body, seconds)
         except (HTTPError, OSError) as error:
             return _failed(error, late=time.monotonic() >= deadline)
+        if time.monotonic() >= deadline:
+            # What was cut in its headers looks like an empty answer: a success.
+            return Answer("timeout", retry=True)
         return _judge(response, content)
 
     def _exchange(

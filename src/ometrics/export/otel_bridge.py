@@ -52,6 +52,8 @@ from ometrics.histogram import LatencyHistogram
 from ometrics.snapshot import Snapshot
 
 _SCOPE: Final = "ometrics"
+# Its own: of two lists with the same scope the SDK's OTLP encoder keeps the last.
+_HISTOGRAM_SCOPE: Final = "ometrics.histograms"
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -216,7 +218,8 @@ def _with_histograms(data: MetricsData, snapshot: Snapshot) -> MetricsData:
         for family in families(snapshot)
         if family.metric.kind == "histogram"
     ]
-    scope = ScopeMetrics(InstrumentationScope(_SCOPE, version()), found, schema_url="")
+    ours = InstrumentationScope(_HISTOGRAM_SCOPE, version())
+    scope = ScopeMetrics(ours, found, schema_url="")
     first, *others = data.resource_metrics
     first = replace(first, scope_metrics=[*first.scope_metrics, scope])
     return MetricsData(resource_metrics=[first, *others])

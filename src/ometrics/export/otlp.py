@@ -254,12 +254,11 @@ class _Worker:
         if not self._thread.is_alive():
             return False
         with self._changed:
-            exports = self._health.exports
             self._asked += 1
             mine = self._asked
             self._changed.notify_all()
             done = self._changed.wait_for(lambda: self._done >= mine, timeout)
-        return done and self._health.exports > exports
+        return done and not self._health.consecutive_failures
 
     def close(self, timeout: float) -> None:
         with self._changed:

@@ -14,7 +14,13 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from ometrics.observing import Instrumentation, Seam, default_collector, report
+from ometrics.observing import (
+    Instrumentation,
+    Seam,
+    Underway,
+    default_collector,
+    report,
+)
 from ometrics.ollama.stream import (
     AnswerSpy,
     OllamaWatch,
@@ -26,8 +32,6 @@ from ometrics.ollama.stream import (
 from ometrics.responses import CHAT, EMBEDDINGS, TEXT, canonical
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from ometrics.collector import MetricsCollector
 
 _Client = TypeVar("_Client")
@@ -93,18 +97,15 @@ def wrap(client: _Client, collector: MetricsCollector | None = None) -> _Client:
     """
     watcher = collector if collector is not None else default_collector()
     seen = seen_by(client)
-    own = () if watcher in seen else (watcher,)
-    return relative_of(
-        client,
-        _wrapped_class,
-        _ometrics_own=own,
-        _ometrics_seen=seen + own,
-    )
+    own = seen if watcher in seen else (*seen, watcher)
+    return relative_of(client, _wrapped_class, _ometrics_own=own, _ometrics_seen=own)
 
 
 @functools.lru_cache(maxsize=64)
 def _wrapped_class(kind: Any) -> Any:
-    """The subclass of clients that `wrap` returns."""
+    """The subclass of clients that `wrap` returns; one of these stays what it is."""
+    if "_ometrics_own" in vars(kind):
+        return kind
 
     def own(client: Any) -> _Collectors:
         return getattr(client, "_ometrics_own", ())  # a stand-in for it has none
@@ -138,8 +139,11 @@ def _wrapper(original: Any, collectors_of: _CollectorsOf, is_async: bool) -> Any
             if kwargs.get("stream"):
                 watched = stand_in(self, watches)
                 return await original(watched, StreamSpy(cls, watches), *args, **kwargs)
-            with _Unstreamed(watches):
-                return await original(self, AnswerSpy(cls, watches), *args, **kwargs)
+            with Underway(watches):
+                answer = await original(self, AnswerSpy(cls, watches), *args, **kwargs)
+            for watch in watches:
+                watch.succeeded()  # counts only if the spy was never asked
+            return answer
 
         return arequest
 
@@ -151,35 +155,13 @@ def _wrapper(original: Any, collectors_of: _CollectorsOf, is_async: bool) -> Any
         if kwargs.get("stream"):
             watched = stand_in(self, watches)
             return original(watched, StreamSpy(cls, watches), *args, **kwargs)
-        with _Unstreamed(watches):
-            return original(self, AnswerSpy(cls, watches), *args, **kwargs)
+        with Underway(watches):
+            answer = original(self, AnswerSpy(cls, watches), *args, **kwargs)
+        for watch in watches:
+            watch.succeeded()
+        return answer
 
     return request
-
-
-class _Unstreamed:
-    """The `with` around a request whose answer comes at once."""
-
-    __slots__ = ("_watches",)
-
-    def __init__(self, watches: tuple[OllamaWatch, ...]) -> None:
-        self._watches = watches
-
-    def __enter__(self) -> None:
-        for watch in self._watches:
-            watch.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for watch in self._watches:
-            if error is None:
-                watch.succeeded()  # counts only if the spy was never asked
-            else:
-                watch.raised(error)
 
 
 def _watches(
@@ -201,7 +183,7 @@ def _watches(
         name = canonical(model)
         return tuple([OllamaWatch(c, name, operation) for c in collectors])
     except Exception as error:  # noqa: BLE001 - the caller's call comes first
-        report(collectors, error)
+        report(collectors or _instrumentation.everywhere, error)
         return ()
 
 
@@ -213,15 +195,20 @@ def _seams() -> list[Seam]:
             "instrumenting Ollama's client needs it: pip install 'ometrics[ollama]'"
         ) from None
 
-    def collectors(client: object) -> _Collectors:
-        seen = seen_by(client)
-        watching = _instrumentation.collectors(client)
-        return tuple([c for c in watching if c not in seen]) if seen else watching
+    def seam(kind: type, is_async: bool) -> Seam:
+        def wrap(original: Any, counts: Callable[[], bool]) -> Any:
+            def collectors(client: object) -> _Collectors:
+                if not counts():
+                    return ()
+                seen = seen_by(client)
+                watching = _instrumentation.collectors(client)
+                return tuple([c for c in watching if c not in seen])
 
-    return [
-        Seam(ollama.Client, "_request", lambda m: _wrapper(m, collectors, False)),
-        Seam(ollama.AsyncClient, "_request", lambda m: _wrapper(m, collectors, True)),
-    ]
+            return _wrapper(original, collectors, is_async)
+
+        return Seam(kind, "_request", wrap)
+
+    return [seam(ollama.Client, False), seam(ollama.AsyncClient, True)]
 
 
 _instrumentation: Final = Instrumentation(_seams)

@@ -35,7 +35,7 @@ _Fields = Mapping[str, Any]
 def answers(fields: _Fields) -> bool | None:
     """Whether a chunk's output is of the answer; `None` if it has no output."""
     message = fields.get("message")
-    if message is not None:
+    if isinstance(message, dict):
         if message.get("content") or message.get("tool_calls"):
             return True
         return False if message.get("thinking") else None

@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: MIT
+"""The one registry of what is timed, against what, and how fast it has to be.
+
+The report, the pytest-benchmark suite and the callgrind driver all read `OPERATIONS`.
+What cannot be said as one statement (threads, memory, imports) is in `measures.py`.
+"""
+
+from __future__ import annotations
+
+import random
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from time import perf_counter
+from typing import Literal
+
+import empty
+from rounds import Statement
+
+from ometrics import MetricsCollector
+from ometrics._calls import Call, record_call
+from ometrics.export import prometheus
+
+# Nanoseconds of the original Go package, measured on another day: DESIGN.md, "Numbers
+# to know". Every ratio against one of these is marked as such.
+ORIGINAL = {
+    "RecordLatency": 452.0,
+    "RecordTokens": 35.0,
+    "RecordError": 537.0,
+    "GetModelMetrics": 1_350.0,
+    "ExportJSON of 100 models": 1_360_000.0,
+}
+ORIGINAL_SOURCE = "the original, measured on another day, see DESIGN"
+
+MANY, SOME = 1000, 100  # models of the large worlds
+LATENCIES = 200  # a model of the large worlds, lognormal
+BATCH = 1000
+
+Kind = Literal["ratio", "faster", "at most", "beyond", "none"]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """
+    What one operation has to reach.
+
+    Args:
+        kind: `ratio`: cost over the cost of `against`, at most `limit`. `faster`: cost
+            of `against` over its own, at least `limit`. `at most`: nanoseconds.
+            `beyond`: nanoseconds above `against`. `none`: a ratio, only reported.
+        limit: The bar.
+        against: An operation, `peer:operation` or `original:operation`.
+        aim: The number to be proud of.
+    """
+
+    kind: Kind
+    limit: float = 0.0
+    against: str = ""
+    aim: float | None = None
+
+
+@dataclass(frozen=True)
+class Operation:
+    """
+    One statement to time.
+
+    Args:
+        name: Unique; names the benchmark everywhere.
+        title: As the table says it.
+        code: The statement.
+        world: Makes the names that it uses.
+        bars: What it has to reach; none for what others are compared with.
+        values: How many values one execution stands for.
+        instructions: Executions to count instructions over; 0 to leave it out.
+    """
+
+    name: str
+    title: str
+    code: str
+    world: Callable[[], dict[str, object]]
+    bars: tuple[Bar, ...] = ()
+    values: int = 1
+    instructions: int = 0
+
+    @property
+    def slow(self) -> bool:
+        """Whether one execution takes a good part of a millisecond or more."""
+        return self.world in (many_models, some_models)
+
+    def statement(self) -> Statement:
+        """What `rounds.measure` takes."""
+        return Statement(self.code, self.world(), self.values)
+
+
+def latencies(n: int, seed: int = 1) -> array[float]:
+    """Latencies as models have them: lognormal around 0.3 s, in seconds."""
+    pick = random.Random(seed)
+    return array("d", [pick.lognormvariate(-1.2, 0.8) for _ in range(n)])
+
+
+def filled(models: int) -> MetricsCollector:
+    """A collector that has seen some of everything of `models` models."""
+    collector = MetricsCollector(max_models=models)
+    for i in range(models):
+        name = f"model-{i:04d}"
+        collector.record_latencies(name, latencies(LATENCIES, i))
+        collector.record_tokens(name, 100 * LATENCIES)
+        collector.record_error(name, "TIMEOUT")
+    collector.record_task_completion(True, 150.0)
+    collector.update_resource_metrics(512, 45.5, 10)
+    return collector
+
+
+@cache
+def one_model() -> dict[str, object]:
+    """Everything that records, real and empty, on warmed-up models `m` and `n`."""
+    module = empty.load()
+
+    class Empty(module.EmptyCore):  # as MetricsCollector derives from Core
+        __slots__ = ()
+
+    class Failure(Exception):  # noqa: N818 - an application's own
+        pass
+
+    collector = MetricsCollector()
+    for model in "nm":
+        collector.record_latency(model, 0.15)
+        collector.record_error(model, Failure)
+        Call(collector, model, "chat").end(
+            0, None, None, None, None, None, None, None, None, None
+        )
+    return {
+        "mc": collector,
+        "bound": collector.model("m"),
+        "call": Call(collector, "m", "chat"),
+        "Call": Call,
+        "record_call": record_call,
+        "empty": Empty(),
+        "empty_bound": module.EmptyRecorder(),
+        "empty_call": module.EmptyCall(),
+        "Failure": Failure,
+        "batch": latencies(BATCH),
+        "perf_counter": perf_counter,
+    }
+
+
+@cache
+def many_models() -> dict[str, object]:
+    """A collector of 1,000 models."""
+    return {
+        "mc": filled(MANY),
+        "render": prometheus.render,
+        "TEXT": prometheus.TEXT,
+        "PROTOBUF": prometheus.PROTOBUF,
+    }
+
+
+@cache
+def some_models() -> dict[str, object]:
+    """A collector of 100 models."""
+    return {"mc": filled(SOME)}
+
+
+RECORD_BARS = (
+    Bar("faster", 40, "prometheus_client:labels().observe"),
+    Bar("faster", 150, "opentelemetry:record, one attribute"),
+    Bar("faster", 10, "original:RecordLatency"),
+)
+# What a server told of a call; its total must be less than what the call took here.
+TOLD = "9, 1, 2, 5, 100, 50, 20, 'stop'"
+
+OPERATIONS = (
+    Operation(
+        "empty_record",
+        "empty method (model, latency)",
+        'empty.record_latency("m", 0.15)',
+        one_model,
+        instructions=2000,
+    ),
+    Operation(
+        "record_latency",
+        "record_latency by name",
+        'mc.record_latency("m", 0.15)',
+        one_model,
+        (Bar("ratio", 2.2, "empty_record", aim=1.8), *RECORD_BARS),
+        instructions=2000,
+    ),
+    Operation(
+        "record_latency_names",
+        "record_latency, two names in turn",
+        'mc.record_latency("m", 0.15); mc.record_latency("n", 0.15)',
+        one_model,
+        (Bar("none", against="empty_record"),),
+        values=2,
+        instructions=1000,
+    ),
+    Operation(
+        "empty_bound",
+        "empty method (latency)",
+        "empty_bound.record_latency(0.15)",
+        one_model,
+        instructions=2000,
+    ),
+    Operation(
+        "bound_record_latency",
+        "record_latency by bound recorder",
+        "bound.record_latency(0.15)",
+        one_model,
+        (
+            Bar("ratio", 2.5, "empty_bound", aim=2.0),
+            *RECORD_BARS,
+            Bar("none", against="prometheus_client:held child observe"),
+            Bar("none", against="ddsketch:add"),
+            Bar("none", against="hdrh:record_value"),
+        ),
+        instructions=2000,
+    ),
+    Operation(
+        "record_tokens",
+        "record_tokens",
+        'mc.record_tokens("m", 500)',
+        one_model,
+        (
+            Bar("ratio", 2.0, "empty_record"),
+            Bar("none", against="original:RecordTokens"),
+            Bar("none", against="prometheus_client:counter inc"),
+        ),
+        instructions=2000,
+    ),
+    Operation(
+        "record_error",
+        "record_error with a class",
+        'mc.record_error("m", Failure)',
+        one_model,
+        (
+            Bar("ratio", 3.0, "empty_record"),
+            Bar("none", against="original:RecordError"),
+        ),
+        instructions=2000,
+    ),
+    Operation(
+        "empty_chunk",
+        "empty method (answer)",
+        "empty_call.chunk(True)",
+        one_model,
+        instructions=2000,
+    ),
+    Operation(
+        "chunk",
+        "Call.chunk",
+        "call.chunk(True)",
+        one_model,
+        (Bar("ratio", 1.8, "empty_chunk"),),
+        instructions=2000,
+    ),
+    Operation(
+        "empty_end",
+        "empty method, the arguments of Call.end",
+        f"empty_call.end(0, None, {TOLD})",
+        one_model,
+        instructions=1000,
+    ),
+    Operation(
+        "call",
+        "a finished call: Call(...) and Call.end(...)",
+        f'Call(mc, "m", "chat").end(0, None, {TOLD})',
+        one_model,
+        (Bar("at most", 400), Bar("none", against="empty_end")),
+        instructions=1000,
+    ),
+    Operation(
+        "record_call",
+        "record_call(...)",
+        f'record_call(mc, "m", "chat", 100, {TOLD})',
+        one_model,
+        (Bar("at most", 400),),
+        instructions=1000,
+    ),
+    Operation(
+        "batch",
+        f"record_latencies, {BATCH:,} float64, a value",
+        'mc.record_latencies("m", batch)',
+        one_model,
+        (Bar("at most", 2),),
+        values=BATCH,
+        instructions=20,
+    ),
+    Operation(
+        "two_clocks",
+        "two perf_counter() calls",
+        "perf_counter(); perf_counter()",
+        one_model,
+    ),
+    Operation(
+        "time_block",
+        "with mc.time(...): pass",
+        'with mc.time("m"): pass',
+        one_model,
+        (Bar("beyond", 150, "two_clocks"),),
+        instructions=1000,
+    ),
+    Operation(
+        "get_model_metrics",
+        "get_model_metrics",
+        'mc.get_model_metrics("m")',
+        one_model,
+        (Bar("none", against="original:GetModelMetrics"),),
+    ),
+    Operation(
+        "snapshot",
+        f"snapshot() of {MANY:,} models",
+        "mc.snapshot()",
+        many_models,
+        (Bar("at most", 3e6),),
+        instructions=2,
+    ),
+    Operation(
+        "snapshot_models",
+        f"snapshot().models of {MANY:,} models, all looked at",
+        "len(mc.snapshot().models)",
+        many_models,
+        (Bar("at most", 3e6),),
+        instructions=2,
+    ),
+    Operation(
+        "export_json",
+        f"export_json() of {SOME} models",
+        "mc.export_json()",
+        some_models,
+        (
+            Bar("at most", 0.5e6),
+            Bar("none", against="original:ExportJSON of 100 models"),
+        ),
+        instructions=4,
+    ),
+    Operation(
+        "text_page",
+        f"Prometheus text page of {MANY:,} models, snapshot included",
+        "render(mc.snapshot(), TEXT)",
+        many_models,
+        (
+            Bar("at most", 15e6),
+            Bar("faster", 10, "prometheus_client:same series"),
+            Bar("none", against="prometheus_client:same series, only written"),
+        ),
+        instructions=1,
+    ),
+    Operation(
+        "protobuf_page",
+        f"Prometheus protobuf page of {MANY:,} models, snapshot included",
+        "render(mc.snapshot(), PROTOBUF)",
+        many_models,
+        (Bar("at most", 10e6),),
+        instructions=1,
+    ),
+)
+BY_NAME = {operation.name: operation for operation in OPERATIONS}

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: MIT
+"""The table that updates in place: one row a model, newest numbers, a sparkline."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.live import Live
+from rich.text import Text
+
+from ometrics.cli import tables
+from ometrics.cli.plots import sparkline
+from ometrics.cli.tables import Column, FittedTable
+from ometrics.cli.units import count, duration, number
+from ometrics.collector import MetricsCollector
+from ometrics.snapshot import PerformanceMetrics, Snapshot
+
+REFRESH: Final = 4  # times a second
+TICK: Final = 1.0  # seconds of one character of the sparkline
+SPARKS: Final = 16  # characters of it
+FRAME: Final = 6  # lines around the rows of models
+
+_COLUMNS: Final = (
+    Column("model", left=True),
+    Column("requests"),
+    Column("errors"),
+    Column("cancelled", 7),
+    Column("in flight", 3),
+    Column("p50", 1),
+    Column("p95", 8),
+    Column("p99", 2),
+    Column("first chunk", 6),
+    Column("tokens/s", 4),
+    Column("latency", 5, left=True),
+)
+
+
+class LiveTable:
+    """
+    What a collector counts, as a table that is made anew whenever rich renders it.
+
+    Args:
+        collector: What to show.
+        clock: Monotonic seconds.
+
+    Thread-safety:
+        One thread renders it, as rich's `Live` does under a lock of its own.
+    """
+
+    def __init__(
+        self,
+        collector: MetricsCollector,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.collector = collector
+        self._clock = clock
+        self._ticked = clock()
+        self._recent: dict[str, deque[float]] = {}
+        self._seen: dict[str, tuple[int, int]] = {}
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> RenderResult:
+        """Render for rich."""
+        snapshot = self.collector.snapshot()
+        self._tick(snapshot)
+        yield tables.headline(snapshot)
+        yield ""
+        room = max((options.height or console.height) - FRAME, 1)
+        # The busiest ones, in the order in which they appeared.
+        busiest = sorted(
+            snapshot.models.values(),
+            key=lambda m: -m.total_requests - tables.in_flight(m),
+        )
+        shown = {m.model for m in busiest[:room]}
+        yield FittedTable(
+            _COLUMNS,
+            (self._row(m) for name, m in snapshot.models.items() if name in shown),
+        )
+        if len(busiest) > room:
+            yield Text(f"and {count(len(busiest) - room)} more models", style="dim")
+
+    def _tick(self, snapshot: Snapshot) -> None:
+        """Add the mean latency since the last tick to each model's sparkline."""
+        now = self._clock()
+        if now - self._ticked < TICK and self._seen:
+            return
+        self._ticked = now
+        for name, metrics in snapshot.models.items():
+            hist = metrics.latency_hist
+            state = hist.count, hist.sum_ns
+            before = self._seen.get(name, (0, 0))
+            self._seen[name] = state
+            values, ns = (a - b for a, b in zip(state, before, strict=True))
+            if values > 0:
+                recent = self._recent.setdefault(name, deque(maxlen=SPARKS))
+                recent.append(ns / values / 1e9)
+
+    def _row(self, metrics: PerformanceMetrics) -> list[Text | str]:
+        hist = metrics.latency_hist
+        running = tables.in_flight(metrics)
+        recent = self._recent.get(metrics.model, ())
+        return [
+            tables.name(metrics.model),
+            count(metrics.total_requests),
+            tables.alarming(metrics.failed_reqs),
+            Text(
+                count(metrics.cancelled_reqs), "" if metrics.cancelled_reqs else "dim"
+            ),
+            Text(count(running), "cyan" if running else "dim"),
+            *(duration(hist.quantile(q)) for q in (0.5, 0.95, 0.99)),
+            duration(tables.first_chunk(metrics)),
+            number(tables.tokens_per_second(metrics)),
+            Text(sparkline(recent), style="green"),
+        ]
+
+
+def live(
+    collector: MetricsCollector,
+    console: Console,
+    *,
+    above: RenderableType = "",
+    below: RenderableType = "",
+) -> Live:
+    """
+    A live display of a collector, to be started and stopped.
+
+    It leaves no trace when stopped, so that a summary can take its place.
+
+    Args:
+        collector: What to show.
+        console: On a terminal.
+        above: More to show above the table, made anew as well.
+        below: More to show under it.
+    """
+    parts = (above, LiveTable(collector), below)
+    return Live(
+        Group(*(part for part in parts if part != "")),
+        console=console,
+        refresh_per_second=REFRESH,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+        vertical_overflow="ellipsis",
+    )

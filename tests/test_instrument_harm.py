@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: MIT
+"""Whatever fails in instrumentation, the caller never notices; no text goes out."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import logging
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import ollama
+import pytest
+from instrumenting import (
+    CHAT,
+    MODEL,
+    Driver,
+    outcomes,
+)
+
+import ometrics.ollama
+from ometrics import MetricsCollector, observing
+from ometrics.ollama import stream as streams
+from ometrics.testing import (
+    Line,
+    ScriptedOllama,
+    Status,
+    chat_chunk,
+    chat_done,
+    chat_response,
+)
+
+KINDS = ollama.Client, ollama.AsyncClient
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    """Leave the client as it was."""
+    before = [vars(kind)["_request"] for kind in KINDS]
+    yield
+    ometrics.ollama.uninstrument()
+    assert before == [vars(kind)["_request"] for kind in KINDS]
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedOllama]:
+    """A scripted server."""
+    with ScriptedOllama() as server:
+        yield server
+
+
+@pytest.fixture
+def collector() -> Iterator[MetricsCollector]:
+    """A collector that watches the official client."""
+    collector = ometrics.ollama.instrument(MetricsCollector())
+    yield collector
+    assert 0 == collector.snapshot().internal_errors
+
+
+@pytest.fixture(params=["sync", "async"])
+def ask(request: pytest.FixtureRequest, server: ScriptedOllama) -> Driver:
+    """The official client, sync and async."""
+    return Driver(server.url, is_async=request.param == "async")
+
+
+@pytest.fixture
+def client(server: ScriptedOllama) -> Iterator[ollama.Client]:
+    """A client that was there before anybody instrumented it."""
+    with ollama.Client(host=server.url, timeout=10) as client:
+        yield client
+
+
+class InjectedError(Exception):
+    """A failure of ours that a test brought about."""
+
+
+class Countdown:
+    """Lets every step pass but the n-th."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+
+    def step(self) -> None:
+        """Raise when it is this one's turn."""
+        self.left -= 1
+        if self.left == 0:
+            raise InjectedError("the prompt was: canary-8b1f")
+
+
+class FaultyCall:
+    """A call in flight whose every method may fail."""
+
+    def __init__(self, call: Any, countdown: Countdown) -> None:
+        self._call = call
+        self._countdown = countdown
+
+    def __getattr__(self, name: str) -> Any:
+        self._countdown.step()
+        return getattr(self._call, name)
+
+
+seam = importlib.import_module("ometrics.ollama.instrument")  # hidden by its function
+STEPS: list[tuple[Any, str]] = [
+    (seam, "canonical"),
+    (seam, "seen_by"),
+    (seam, "OllamaWatch"),
+    (observing.Instrumentation, "collectors"),
+    (streams, "answers"),
+    (streams, "told"),
+    (streams, "relative_of"),
+    (streams, "told_by_ollama"),
+    (observing, "classify"),
+]
+
+
+def faulty(monkeypatch: pytest.MonkeyPatch, countdown: Countdown) -> MetricsCollector:
+    """Make each of our steps take part in the countdown; return the collector."""
+
+    class Faulty(MetricsCollector):
+        def start_call(self, model: str, operation: str = "chat") -> Any:
+            countdown.step()
+            return FaultyCall(super().start_call(model, operation), countdown)
+
+    def failing(inner: Any) -> Any:
+        def step(*args: Any, **kwargs: Any) -> Any:
+            countdown.step()
+            return inner(*args, **kwargs)
+
+        return step
+
+    collector = ometrics.ollama.instrument(Faulty())
+    for owner, name in STEPS:
+        monkeypatch.setattr(owner, name, failing(getattr(owner, name)))
+    return collector
+
+
+SCRIPTS: dict[str, list[Any]] = {
+    "answer": [chat_chunk("a"), chat_chunk(thinking="b"), chat_done()],
+    "error line": [chat_chunk("a"), Line({"error": "x"})],
+    "no done": [chat_chunk("a")],
+    "status": [Status(404, {"error": "not found"})],
+}
+
+
+def ending(ask: Driver, *, streamed: bool, **options: Any) -> Any:
+    """What the caller gets: the chunks or answer, or the exception."""
+    try:
+        return ask("chat", stream=streamed, **options)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is compared
+        return type(error), str(error)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_nth_failure(
+    server: ScriptedOllama, ask: Driver, script: str, streamed: bool
+) -> None:
+    """
+    Whichever of our steps fails, the caller gets what it would have got.
+
+    Seen to fail with `guarded` returning its method unchanged.
+    """
+    server.script(
+        CHAT,
+        SCRIPTS[script]
+        if streamed or script == "status"
+        else [chat_response() if script == "answer" else chat_chunk("half")],
+    )
+    bare = ending(ask, streamed=streamed)
+    failures = 0
+    for n in range(1, 200):
+        countdown = Countdown(n)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            collector = faulty(monkeypatch, countdown)
+            watched = ending(ask, streamed=streamed)
+        ometrics.ollama.uninstrument()
+
+        assert bare == watched
+        if countdown.left > 0:
+            break
+        failures += 1
+        gc.collect()
+        assert 0 < collector.snapshot().internal_errors
+        assert outcomes(collector)[3] == 0
+
+    assert failures >= 5
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_nth_line_fails(server: ScriptedOllama, ask: Driver, streamed: bool) -> None:
+    """So with a failure at every n-th line that runs inside what is guarded."""
+    bare = ending(ask, streamed=streamed)
+    guard = observing.guarded(lambda _: None).__code__
+    collector = ometrics.ollama.instrument(MetricsCollector())
+    before = collector.snapshot().internal_errors
+
+    def inside(frame: types.FrameType | None) -> bool:
+        while frame is not None and "ometrics" in frame.f_code.co_filename:
+            if frame.f_code is guard:
+                return True
+            frame = frame.f_back
+        return False
+
+    for n in range(1, 500):
+        countdown = Countdown(n)
+
+        def local(frame: Any, event: str, _: Any, countdown: Any = countdown) -> Any:
+            if event == "line":
+                countdown.step()
+            return local
+
+        def trace(frame: Any, *_: Any, local: Any = local) -> Any:
+            ours = "ometrics" in frame.f_code.co_filename
+            return local if ours and inside(frame.f_back) else None
+
+        tracing = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            watched = ending(ask, streamed=streamed)
+        finally:
+            sys.settrace(tracing)
+
+        assert bare == watched
+        if countdown.left > 0:
+            break
+        before += 1
+        assert before == collector.snapshot().internal_errors
+
+    assert n > 10
+
+
+def test_failures_are_logged_once(
+    server: ScriptedOllama,
+    ask: Driver,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once a kind and place, by class and function, never with the message."""
+    monkeypatch.setattr(observing, "_reported", set())
+    with caplog.at_level(logging.WARNING, "ometrics"):
+        for _ in range(3):
+            with pytest.MonkeyPatch.context() as patch:
+                collector = faulty(patch, Countdown(5))
+                ending(ask, streamed=True)
+                ometrics.ollama.uninstrument()
+
+    assert 1 == collector.snapshot().internal_errors
+    assert 1 == len(caplog.records)
+    assert "InjectedError in step" in caplog.text
+    assert "canary" not in caplog.text
+
+
+def test_a_log_handler_that_raises(
+    server: ScriptedOllama, ask: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does logging our failure harm the caller."""
+
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise InjectedError
+
+    handler = Broken()
+    logger = logging.getLogger("ometrics")
+    logger.addHandler(handler)
+    monkeypatch.setattr(observing, "_reported", set())
+    try:
+        collector = faulty(monkeypatch, Countdown(5))
+        answer = ending(ask, streamed=True)
+    finally:
+        logger.removeHandler(handler)
+
+    assert 5 == len(answer)
+    assert 1 == collector.snapshot().internal_errors
+
+
+def test_no_pii_in_any_output(
+    server: ScriptedOllama,
+    collector: MetricsCollector,
+    ask: Driver,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Prompts, answers, thoughts, tools and messages of errors are in no output."""
+    canary = "canary-4e83"
+    channel = collector.subscribe()
+    tool = [{"function": {"name": canary, "arguments": {"a": canary}}}]
+    said = {"role": "user", "content": canary}
+    server.queue(
+        CHAT,
+        [chat_chunk(canary, thinking=canary, tool_calls=tool), chat_done(canary)],
+        [chat_response(canary)],
+        [chat_chunk(canary), Line({"error": canary})],
+        [Status(500, {"error": f"model failed to load: {canary}"})],
+        [{"model": MODEL, "message": canary, "done": True, "done_reason": "stop"}],
+    )
+    with caplog.at_level(logging.DEBUG, "ometrics"):
+        for streamed in (True, False, True, False, True):
+            ending(ask, streamed=streamed, messages=[said])
+        events = channel.drain()
+    snapshot = collector.snapshot()
+    out = [
+        snapshot.to_json().decode(),
+        collector.get_summary(),
+        collector.get_model_summary(MODEL),
+        repr(snapshot),
+        repr(events),
+        "".join(r.getMessage() for r in caplog.records if r.name == "ometrics"),
+    ]
+
+    assert 5 == snapshot.total_requests
+    assert 5 == len(events)
+    assert [] == [text for text in out if canary in text]

@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: MIT
+"""Every way out of a stream is counted once, as what it is."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import ollama
+import pytest
+from instrumenting import (
+    CANCELLED,
+    CHAT,
+    FAILED,
+    HI,
+    MODEL,
+    NOTHING,
+    SUCCEEDED,
+    Driver,
+    call_metrics,
+    outcomes,
+)
+
+import ometrics.ollama
+from ometrics import MetricsCollector
+from ometrics.testing import (
+    Hang,
+    ScriptedOllama,
+    chat_chunk,
+    chat_done,
+)
+
+KINDS = ollama.Client, ollama.AsyncClient
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    """Leave the client as it was."""
+    before = [vars(kind)["_request"] for kind in KINDS]
+    yield
+    ometrics.ollama.uninstrument()
+    assert before == [vars(kind)["_request"] for kind in KINDS]
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedOllama]:
+    """A scripted server."""
+    with ScriptedOllama() as server:
+        yield server
+
+
+@pytest.fixture
+def collector() -> Iterator[MetricsCollector]:
+    """A collector that watches the official client."""
+    collector = ometrics.ollama.instrument(MetricsCollector())
+    yield collector
+    assert 0 == collector.snapshot().internal_errors
+
+
+@pytest.fixture(params=["sync", "async"])
+def ask(request: pytest.FixtureRequest, server: ScriptedOllama) -> Driver:
+    """The official client, sync and async."""
+    return Driver(server.url, is_async=request.param == "async")
+
+
+@pytest.fixture
+def client(server: ScriptedOllama) -> Iterator[ollama.Client]:
+    """A client that was there before anybody instrumented it."""
+    with ollama.Client(host=server.url, timeout=10) as client:
+        yield client
+
+
+def test_stream_never_started(
+    server: ScriptedOllama, collector: MetricsCollector, client: ollama.Client
+) -> None:
+    """It sent nothing, so it is no request, closed or dropped."""
+    stream: Any = client.chat(MODEL, HI, stream=True)
+    stream.close()
+    client.chat(MODEL, HI, stream=True)
+
+    async def of_async() -> None:
+        async with ollama.AsyncClient(host=server.url) as other:
+            stream: Any = await other.chat(MODEL, HI, stream=True)
+            await stream.aclose()
+            await other.chat(MODEL, HI, stream=True)
+
+    asyncio.run(of_async())
+    gc.collect()
+
+    assert () == server.requests
+    assert NOTHING == outcomes(collector)
+
+
+def leave_by_break(client: ollama.Client, chunks: int) -> None:
+    """Break out of a stream and let go of it."""
+    for number, _ in enumerate(client.chat(MODEL, HI, stream=True), 1):
+        if number == chunks:
+            break
+
+
+def leave_by_close(client: ollama.Client, chunks: int) -> None:
+    """Close a stream that is still held."""
+    stream: Any = client.chat(MODEL, HI, stream=True)
+    for _ in range(chunks):
+        next(stream)
+    stream.close()
+
+
+def leave_by_collection(client: ollama.Client, chunks: int) -> None:
+    """Drop a stream in a reference cycle."""
+    stream: Any = client.chat(MODEL, HI, stream=True)
+    for _ in range(chunks):
+        next(stream)
+    cycle: list[Any] = [stream]
+    cycle.append(cycle)
+    del stream, cycle
+    gc.collect()
+
+
+def leave_by_exception(client: ollama.Client, chunks: int) -> None:
+    """Raise in the loop's body."""
+
+    def loop() -> None:
+        for number, _ in enumerate(client.chat(MODEL, HI, stream=True), 1):
+            if number == chunks:
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        loop()
+    gc.collect()
+
+
+WAYS = [leave_by_break, leave_by_close, leave_by_collection, leave_by_exception]
+
+
+@pytest.mark.parametrize("leave", WAYS)
+@pytest.mark.parametrize("chunks", [1, 2, 3])
+def test_leaving_in_the_middle(
+    server: ScriptedOllama,
+    collector: MetricsCollector,
+    client: ollama.Client,
+    leave: Any,
+    chunks: int,
+) -> None:
+    """Cancelled once, the first chunk's time is kept, and the server is told."""
+    server.script(CHAT, [*[chat_chunk("x")] * 3, Hang()])
+    leave(client, chunks)
+    call = call_metrics(collector)
+
+    assert CANCELLED == outcomes(collector)
+    assert [1, chunks - 1, 0] == [
+        call.time_to_first_chunk.count,
+        call.time_per_output_chunk.count,
+        call.latency.count,
+    ]
+    assert server.wait_for_disconnect().disconnected
+
+
+@pytest.mark.parametrize("leave", WAYS)
+def test_leaving_after_done(
+    server: ScriptedOllama,
+    collector: MetricsCollector,
+    client: ollama.Client,
+    leave: Any,
+) -> None:
+    """Who has got the last chunk has got it all: a success."""
+    server.script(CHAT, [chat_chunk("x"), chat_done(eval_count=5), Hang()])
+    leave(client, 2)
+
+    assert SUCCEEDED == outcomes(collector)
+    assert 5 == call_metrics(collector).completion_tokens
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timer here")
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("leaving", [KeyboardInterrupt, SystemExit])
+def test_leaving_before_the_first_chunk(
+    server: ScriptedOllama,
+    collector: MetricsCollector,
+    client: ollama.Client,
+    streamed: bool,
+    leaving: type[BaseException],
+) -> None:
+    """Ctrl-C while waiting is a cancellation, and stays what it is for the caller."""
+    server.script(CHAT, [Hang()])
+
+    def interrupt(*_: Any) -> None:
+        raise leaving
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(leaving):
+            list(client.chat(MODEL, HI, stream=streamed))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+    assert CANCELLED == outcomes(collector)
+
+
+async def leave_as(way: str, stream: Any) -> None:
+    """Take one more step in a stream that hangs, and leave it."""
+    if way == "aclose":
+        await stream.aclose()
+    elif way == "break":
+        async for _ in stream:  # pragma: no branch
+            break
+    elif way == "cancel":
+        task = asyncio.ensure_future(stream.__anext__())
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    elif way == "timeout":
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(stream.__anext__(), 0.02)
+
+
+@pytest.mark.parametrize("chunks", [0, 1, 2])
+@pytest.mark.parametrize("way", ["cancel", "timeout", "aclose", "break", "drop"])
+def test_leaving_async(
+    server: ScriptedOllama, collector: MetricsCollector, chunks: int, way: str
+) -> None:
+    """The same for every way out of an asynchronous stream, before and after chunks."""
+    sent = chunks + (way == "break")
+    server.script(CHAT, [*[chat_chunk("x")] * sent, Hang()])
+
+    async def leave() -> None:
+        async with ollama.AsyncClient(host=server.url) as client:
+            stream: Any = await client.chat(MODEL, HI, stream=True)
+            for _ in range(chunks):
+                await stream.__anext__()
+            await leave_as(way, stream)
+            del stream
+            gc.collect()
+            await asyncio.sleep(0.02)  # dropped, the loop closes it
+
+    asyncio.run(asyncio.wait_for(leave(), 10))
+
+    if not sent and way in ("aclose", "drop"):
+        assert NOTHING == outcomes(collector)  # never started
+        return
+    assert CANCELLED == outcomes(collector)
+    assert min(sent, 1) == call_metrics(collector).time_to_first_chunk.count
+
+
+def test_leaving_async_without_a_stream(
+    server: ScriptedOllama, collector: MetricsCollector
+) -> None:
+    """A cancelled task that waits for a whole answer is a cancellation."""
+    server.script(CHAT, [Hang()])
+
+    async def leave() -> None:
+        async with ollama.AsyncClient(host=server.url) as client:
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(client.chat(MODEL, HI), 0.05)
+
+    asyncio.run(leave())
+
+    assert CANCELLED == outcomes(collector)
+
+
+def test_leaving_async_at_the_end_of_the_loop(
+    server: ScriptedOllama, collector: MetricsCollector
+) -> None:
+    """A stream that is open when the event loop shuts down is a cancellation."""
+    server.script(CHAT, [chat_chunk("x"), Hang()])
+    kept: list[Any] = []
+
+    async def leave_open() -> None:
+        async with ollama.AsyncClient(host=server.url) as client:
+            kept.append(await client.chat(MODEL, HI, stream=True))
+            await kept[0].__anext__()
+
+    asyncio.run(leave_open())
+
+    assert CANCELLED == outcomes(collector)
+
+
+@pytest.mark.parametrize("chunks", [0, 1, 4])
+def test_leaving_at_interpreter_exit(server: ScriptedOllama, chunks: int) -> None:
+    """A stream that is open when Python ends is a cancellation; the exit is clean."""
+    server.script(CHAT, [*[chat_chunk("x")] * 4, Hang()])
+    program = f"""
+        import ollama, ometrics
+
+        collector = ometrics.ollama.instrument(ometrics.MetricsCollector())
+
+        class Late:
+            def __init__(self):
+                self.collector = collector
+            def __del__(self):
+                models = self.collector.snapshot().models
+                counts = [(m.total_requests, m.cancelled_reqs) for m in models.values()]
+                print(counts, flush=True)
+
+        # Names with an underscore go first when the module is torn down.
+        _stream = ollama.Client(host={server.url!r}).chat(
+            {MODEL!r}, {HI!r}, stream=True
+        )
+        for _ in range({chunks}):
+            next(_stream)
+        late = Late()
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ("", 0) == (done.stderr, done.returncode)
+    assert ("[(0, 1)]" if chunks else "[]") == done.stdout.strip()
+
+
+def test_throwing_into_a_stream(
+    server: ScriptedOllama, collector: MetricsCollector, client: ollama.Client
+) -> None:
+    """An exception thrown into the generator comes out, and ends the call."""
+    server.script(CHAT, [chat_chunk("x"), Hang()])
+    stream: Any = client.chat(MODEL, HI, stream=True)
+    next(stream)
+    with pytest.raises(ZeroDivisionError):
+        stream.throw(ZeroDivisionError())
+
+    assert {"ZeroDivisionError": 1} == call_metrics(collector).errors
+    assert [] == list(stream)
+    assert FAILED == outcomes(collector)
+
+
+def test_in_flight_is_seen(
+    server: ScriptedOllama, collector: MetricsCollector, client: ollama.Client
+) -> None:
+    """While a stream runs it is in flight, with an age."""
+    stream: Any = client.chat(MODEL, HI, stream=True)
+    next(stream)
+    running = call_metrics(collector)
+    list(stream)
+
+    assert 1 == running.in_flight
+    assert running.oldest_in_flight_seconds is not None
+    assert call_metrics(collector).oldest_in_flight_seconds is None
+    assert SUCCEEDED == outcomes(collector)
+
+
+def test_uninstrument_in_the_middle(
+    server: ScriptedOllama, collector: MetricsCollector, client: ollama.Client
+) -> None:
+    """A call under way is counted to its end."""
+    stream: Any = client.chat(MODEL, HI, stream=True)
+    next(stream)
+    ometrics.ollama.uninstrument()
+    list(stream)
+    client.chat(MODEL, HI)
+
+    assert SUCCEEDED == outcomes(collector)
