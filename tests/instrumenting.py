@@ -18,6 +18,8 @@ MODEL = "llama3.2"
 HI = [{"role": "user", "content": "hi"}]
 # Long past what anything here takes; only a failure waits for it. Seconds.
 PATIENCE = 10.0
+# To load the certificates of the world takes longer than a call on loopback.
+SETTINGS: dict[str, Any] = {"timeout": PATIENCE, "verify": False}
 
 Seen = Callable[[Any], object]
 
@@ -42,12 +44,12 @@ class Driver:
         options = {"model": MODEL} | options
         if self.is_async:
             return asyncio.run(self._await(method, seen, options))
-        with ollama.Client(host=self.url, timeout=PATIENCE) as client:
+        with ollama.Client(host=self.url, **SETTINGS) as client:
             answer = getattr(client, method)(**options)
             return _all(answer, seen) if options.get("stream") else answer
 
     async def _await(self, method: str, seen: Seen | None, options: Any) -> Any:
-        async with ollama.AsyncClient(host=self.url, timeout=PATIENCE) as client:
+        async with ollama.AsyncClient(host=self.url, **SETTINGS) as client:
             answer = await getattr(client, method)(**options)
             if not options.get("stream"):
                 return answer

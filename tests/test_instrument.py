@@ -447,6 +447,31 @@ def test_beside_opentelemetry(
     assert (2, 0, 0, 0) == outcomes(collector)
 
 
+def test_beneath_a_patch_that_hides_ours(
+    client: ollama.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrapper of ours that can no longer be found counts no more."""
+    collector = ometrics.ollama.instrument(MetricsCollector())
+    inner = ollama.Client._request
+
+    def hiding(*args: Any, **kwargs: Any) -> Any:
+        return inner(*args, **kwargs)
+
+    monkeypatch.setattr(ollama.Client, "_request", hiding)
+    ometrics.ollama.instrument(collector)
+    client.chat(MODEL, HI)
+    list(client.chat(MODEL, HI, stream=True))
+
+    assert (2, 0, 0, 0) == outcomes(collector)
+
+    ometrics.ollama.uninstrument()
+    monkeypatch.undo()
+    client.chat(MODEL, HI)
+    ollama.Client._request = inner.__wrapped__
+
+    assert (2, 0, 0, 0) == outcomes(collector)
+
+
 def test_beneath_a_patch_that_cannot_be_undone(
     client: ollama.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 
 from ometrics._buckets cimport cell_of
 from ometrics._core cimport *
+from ometrics._histogram cimport Layout
 from ometrics._record cimport *
 from ometrics._state cimport *
 
@@ -23,6 +24,9 @@ cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object, int *overflow) except? -1
 
 SUCCESS, FAILURE, CANCELLED = 0, 1, 2
+
+# 73 years of nanoseconds: so that sums of a few such numbers fit 64 bits.
+cdef int64_t TOO_LARGE = 1 << 61
 
 cdef enum:
     ENDED_WELL
@@ -72,8 +76,8 @@ cdef int64_t told(object value) except? -2:
         return UNKNOWN
     if PyLong_CheckExact(value):
         number = PyLong_AsLongLongAndOverflow(value, &overflow)
-        return number if overflow == 0 and number >= 0 else UNKNOWN
-    if PyFloat_CheckExact(value) and 0.0 <= PyFloat_AS_DOUBLE(value) < 9.2e18:
+        return number if overflow == 0 and 0 <= number < TOO_LARGE else UNKNOWN
+    if PyFloat_CheckExact(value) and 0.0 <= PyFloat_AS_DOUBLE(value) < TOO_LARGE:
         return <int64_t> PyFloat_AS_DOUBLE(value)
     return UNKNOWN
 
@@ -230,6 +234,7 @@ cdef class Call:
         One thread at a time; the core may be used by all others meanwhile.
     """
     cdef Core core
+    cdef Layout layout          # outlives the core's own reference in a garbage collection
     cdef Slot slot
     cdef Slot call_slot
     cdef readonly object model
@@ -245,6 +250,7 @@ cdef class Call:
 
     def __cinit__(self, Core core not None, model, operation):
         cdef om_core *c = core.c
+        self.ended = True       # until it is listed, what fails here is no call
         self.operation = operation_number(operation)
         self.core = core
         self.model = model
@@ -253,14 +259,15 @@ cdef class Call:
         self.first_ns = UNKNOWN
         self.first_answer_ns = UNKNOWN
         self.n_pending = 0
-        self.ended = False
         self.forks = c.forks
+        self.layout = core.layout
         self.node.name_id = self.slot.record.name_id
         self.node.operation = self.operation
         self.node.start_ns = monotonic(core)
         om_mutex_acquire(&c.lock)
         locked_list(c, &self.node)
         om_mutex_release(&c.lock)
+        self.ended = False
 
     def __dealloc__(self):
         # The last resort; whoever instruments a client ends its calls. A record that has
@@ -285,6 +292,8 @@ cdef class Call:
         if self.locked_settle_both() == SETTLED:
             self.locked_flush()
             locked_end(c, self.slot.record, self.call_slot.record, &e)
+        else:
+            c.totals.internal_errors += 1
         om_mutex_release(&c.lock)
 
     def __reduce__(self):
@@ -339,7 +348,10 @@ cdef class Call:
         Args:
             answer: Whether it is part of the answer; `False` for thinking.
         """
-        cdef int64_t now = monotonic(self.core) - self.node.start_ns
+        cdef int64_t now
+        if self.ended or self.forks != self.core.c.forks:
+            return
+        now = monotonic(self.core) - self.node.start_ns
         if self.first_ns == UNKNOWN:
             self.first_ns = max(now, 0)
         else:
@@ -462,7 +474,7 @@ def record_call(
         prompt_tokens, cached_tokens, completion_tokens, done_reason,
     )
     if latency is not None and reason == VALID:
-        e.ns[LATENCY] = <int64_t> min(seconds * 1e9, 9.2e18)
+        e.ns[LATENCY] = <int64_t> min(seconds * 1e9, <double> TOO_LARGE)
     impossible = split(&e)
     if latency is None:
         e.ns[LATENCY] = e.told.total

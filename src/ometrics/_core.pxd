@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from ometrics._copy cimport om_copy
 from ometrics._histogram cimport Layout
 from ometrics._record cimport om_record
 from ometrics._state cimport om_core, om_monotonic_ns, om_precise_wall_ns, om_wall_ns
@@ -13,12 +14,13 @@ cdef class Slot:
 cdef class Core:
     cdef om_core *c
     cdef readonly Layout layout
-    cdef readonly Py_ssize_t max_models
+    cdef readonly int max_models
     cdef dict slots
     cdef uint64_t generation
     cdef object last_name
     cdef Slot last_slot
-    cdef dict names
+    cdef dict names         # by id
+    cdef dict name_ids
     cdef uint32_t next_name_id
     cdef dict code_ids
     cdef list codes
@@ -39,6 +41,8 @@ cdef class Core:
     cdef Slot renew(self, object model, om_record *record)
     cdef int grow(self) except -1
     cdef uint32_t code_id(self, object error) except? 0xFFFFFFFF
+    cdef int begin_copy(self, om_copy *copy) except -1
+    cdef tuple read_copy(self, om_copy *copy, int status)
     cdef int reject(self, object model, int reason) except -1
 
 # Free functions, because a method of an open class is called through a table and never

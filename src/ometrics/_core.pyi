@@ -6,6 +6,7 @@ from typing import Any, Final, TypeVar, final
 
 from ometrics._histogram import Layout
 
+MAX_EVENTS: Final[int]
 MAX_NAME: Final[int]
 OVERFLOW: Final[str]
 INVALID: Final[tuple[str, ...]]
@@ -42,7 +43,7 @@ class Core:
     ) -> tuple[bytes, dict[str, Any], list[tuple[str, int, float]]]: ...
     def take_model(
         self, model: str, /
-    ) -> tuple[bytes, int, list[tuple[str, int, float]]]: ...
+    ) -> tuple[bytes, dict[str, Any], list[tuple[str, int, float]]] | None: ...
     def codes_table(self) -> list[str]: ...
     def discard(self, model: str, /) -> bool: ...
     @property

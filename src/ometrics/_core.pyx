@@ -25,11 +25,12 @@ the table: removed, cleared by a reset, or the parent's after a fork. (Rejected:
 halves that writers switch between, as in client_golang: a writer that a fork cuts off in
 the old half is waited for in the child for ever.)
 
-Lock order: `copying`, then `lock`; the GIL is never waited for while holding either of
-them, and `copying` is only waited for without the GIL.
+Lock order: `copying` (see _copy.pxd), then `lock`. The GIL is never waited for while
+holding either, so a daemon thread that is stopped at exit takes neither with it. Without
+a GIL, look-ups also use CPython's critical sections, and those a thread that is stopped
+may keep: there, a finalizer that runs after `atexit` may hang if such threads record.
 """
 
-import logging
 from array import array
 
 from ometrics.errors import OllamaError, code_of
@@ -44,13 +45,14 @@ from cpython.buffer cimport (
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.datetime cimport import_datetime, timedelta
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
-from cpython.unicode cimport PyUnicode_DecodeUTF8
+from cpython.unicode cimport PyUnicode_DecodeUTF8, PyUnicode_FromObject
 from libc.math cimport INFINITY, NAN, fabs, isnan
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset, strcmp
 
 from ometrics._buckets cimport cell_of
+from ometrics._copy cimport *
 from ometrics._histogram cimport Layout
 from ometrics._record cimport *
 from ometrics._state cimport *
@@ -63,16 +65,14 @@ cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object, int *overflow) except? -1
     double PyFloat_AsDouble(object) except? -1
 
-cdef object logger = logging.getLogger("ometrics")
-
 MAX_NAME = 256          # characters of a model name or code
+MAX_EVENTS = 2**24      # that a ring can be asked to keep
 OVERFLOW = "__overflow__"
 INVALID = ("nan", "infinite", "negative")  # keys of `invalid_values`
 EVENT_TYPES = ("latency", "error", "task_complete", "resource")
 
 cdef enum:
     MAX_KNOWN_CODES = 4096      # distinct codes a collector keeps apart
-    MAX_KEPT_NAMES = 1024       # running calls whose names outlive their records
     EVENTS_AT_ONCE = 256        # read in one go: bounds the time under the mutex
     MAX_KNOWN_CLASSES = 256     # exception classes whose code is remembered
     FIRST_CAPACITY = 64
@@ -105,7 +105,10 @@ cdef void forked_child() noexcept nogil:
         c.calls = NULL
         c.last_call = NULL
         c.n_calls = 0
-        locked_clear(c, om_precise_wall_ns(), om_monotonic_ns())
+        if c.own_clock:         # which cannot be asked here: time goes on from the start
+            locked_clear(c, c.totals.start_wall_ns, c.totals.start_monotonic_ns)
+        else:
+            locked_clear(c, om_precise_wall_ns(), om_monotonic_ns())
         if c.next != NULL:
             c.next.previous = c     # only these links may have been half made
         c = c.next
@@ -128,6 +131,8 @@ cdef double number_of(object value, str what) except? -1.0:
         return PyFloat_AsDouble(value)
     except OverflowError:
         return INFINITY if value > 0 else -INFINITY
+    except ValueError:          # a signalling NaN of decimal
+        return NAN
     except TypeError:
         raise TypeError(f"{what}, not {type(value).__name__}") from None
 
@@ -146,7 +151,9 @@ cdef str mended(object model):
     """
     if not isinstance(model, str):
         raise TypeError(f"a model is named by a str, not {type(model).__name__}")
-    cdef str name = model[:MAX_NAME] if len(model) > MAX_NAME else str(model)
+    cdef str name = PyUnicode_FromObject(model)     # str() would name an Enum's member
+    if len(name) > MAX_NAME:
+        name = name[:MAX_NAME]
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -155,6 +162,20 @@ cdef str mended(object model):
 
 
 NOBODY = object()       # what `last_name` is before anybody recorded
+
+cdef uint64_t ring_size(capacity) except 0:
+    """
+    The power of two that holds so many events.
+
+    Raises:
+        ValueError: More than 2^24, a gigabyte.
+    """
+    cdef uint64_t size = 1
+    if capacity > MAX_EVENTS:
+        raise ValueError(f"{capacity} events are too many to keep: at most {MAX_EVENTS}")
+    while size < <uint64_t> capacity:
+        size *= 2
+    return size
 
 cdef int link(om_core *c) noexcept:
     """Make a core known to the fork handler, which follows `next` only: a fork in
@@ -292,15 +313,18 @@ cdef int add_batch(Core core, object model, Slot slot, object values) except -1:
     cdef Py_ssize_t n
     cdef int reason
     cdef int64_t now = wall(core)
-    cdef uint64_t invalid[INVALID_REASONS]
-    cdef om_record *batch
+    cdef om_batch batch
     if PyObject_CheckBuffer(values):
         try:
             PyObject_GetBuffer(values, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
             viewed = True
         except (BufferError, ValueError):
             pass        # not contiguous: read as an iterable
-        if viewed and (view.format == NULL or strcmp(view.format, b"d") != 0):
+        if viewed and (
+            view.format == NULL
+            or strcmp(view.format, b"d") != 0
+            or <size_t> view.buf % sizeof(double)
+        ):
             PyBuffer_Release(&view)
             viewed = False
     if not viewed:
@@ -310,14 +334,14 @@ cdef int add_batch(Core core, object model, Slot slot, object values) except -1:
         PyObject_GetBuffer(numbers, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
     data = <const double *> view.buf
     n = view.len // <Py_ssize_t> sizeof(double)
-    batch = <om_record *> calloc(1, record_size(c.layout, MODEL_HISTOGRAMS))
-    if batch == NULL:
+    memset(&batch, 0, sizeof(batch))
+    batch.record = <om_record *> calloc(1, record_size(c.layout, MODEL_HISTOGRAMS))
+    if batch.record == NULL:
         PyBuffer_Release(&view)
         raise MemoryError("no memory to count a batch")
-    memset(invalid, 0, sizeof(invalid))
     try:
         with nogil:
-            fill(c.layout, batch, data, n, invalid)
+            fill(c.layout, &batch, data, n)
         if n == 0:
             mended(model)       # refuse what is no name, and count nothing
         else:
@@ -330,13 +354,13 @@ cdef int add_batch(Core core, object model, Slot slot, object values) except -1:
                 slot = core.renew(model, record)
                 record = slot.record
                 om_mutex_acquire(&c.lock)
-            locked_add_batch(c, record, batch, data, n, invalid, now)
+            locked_add_batch(c, record, &batch, data, n, now)
             om_mutex_release(&c.lock)
     finally:
-        free(batch)
+        free(batch.record)
         PyBuffer_Release(&view)
     for reason in range(INVALID_REASONS):
-        if invalid[reason]:
+        if batch.invalid[reason]:
             core.reject(model, reason)
     return 0
 
@@ -363,15 +387,14 @@ cdef class Core:
         Every method may be called from any thread, signal handler or finalizer.
     """
 
-    def __cinit__(self, Layout layout not None, Py_ssize_t max_models, ring, clock):
-        cdef uint64_t size = 1
-        while size < <uint64_t> ring:
-            size *= 2
+    def __cinit__(self, Layout layout not None, int max_models, ring, clock):
+        cdef uint64_t size = ring_size(ring)
         self.layout = layout
         self.max_models = max_models
         self.clock = clock
         self.slots = {}
         self.names = {}
+        self.name_ids = {}
         self.next_name_id = 1
         self.codes = ["_OTHER"]
         self.code_ids = {"_OTHER": 0}
@@ -388,6 +411,7 @@ cdef class Core:
         c.events = <om_event *> calloc(size, sizeof(om_event))
         c.event_mask = size - 1
         c.emitting = 1
+        c.own_clock = clock is not None
         if c.table == NULL or c.events == NULL:
             raise MemoryError
         self.last_name = NOBODY
@@ -518,17 +542,27 @@ cdef class Core:
         record.name_id = name_id
         if name_id != 0:
             return slot
+        known = self.name_ids.get(name)
+        if known is not None:
+            record.name_id = known
+            return slot
         record.name_id = self.next_name_id
         self.next_name_id += 1
         self.names[record.name_id] = name
+        self.name_ids[name] = record.name_id
         if len(self.names) > 16 * (self.max_models + FIRST_CAPACITY):
             self.forget_names()
         return slot
 
     cdef int restart(self) except -1:
         """After a reset or in a forked child: begin with no slots."""
+        cdef dict fresh
         if self.generation != self.c.generation:
-            self.slots = {}
+            # The allocation may collect garbage, whose finalizer restarts and records.
+            fresh = {}
+            if self.generation == self.c.generation:
+                return 0
+            self.slots = fresh
             self.generation = self.c.generation
             self.forget_last()
         return 0
@@ -542,49 +576,45 @@ cdef class Core:
 
     cdef int grow(self) except -1:
         """Make room in the table."""
-        cdef om_core *c = self.c
-        cdef om_record **table
-        cdef uint32_t capacity
-        om_mutex_acquire(&c.copying)
-        capacity = 2 * c.capacity
-        table = <om_record **> malloc(capacity * sizeof(om_record *))
-        if table != NULL:
-            om_mutex_acquire(&c.lock)
-            memcpy(table, c.table, c.n * sizeof(om_record *))
-            table, c.table = c.table, table
-            c.capacity = capacity
-            om_mutex_release(&c.lock)
-        om_mutex_release(&c.copying)
-        if table == NULL:
-            raise MemoryError(f"no memory for {capacity} models")
-        free(table)
+        cdef int status
+        with nogil:
+            status = grow_table(self.c)
+        if status == NO_MEMORY:
+            raise MemoryError(f"no memory for {2 * self.c.capacity} models")
         return 0
 
     cdef int forget_names(self) except -1:
         """Drop names that no record, event or running call can refer to any more."""
         cdef om_core *c = self.c
-        cdef om_call *call
-        cdef uint64_t i
         cdef set live = set()
         cdef Slot slot
-        for slot in self.slots.values():
+        for slot in list(self.slots.values()):
             live.add(slot.record.name_id)
-        cdef uint32_t ids[MAX_KEPT_NAMES]
-        cdef uint32_t n = 0
+        cdef uint32_t ids[EVENTS_AT_ONCE]
+        cdef uint64_t cursor = 0
+        cdef om_call *call
+        cdef int i
+        cdef int n = 0
         om_mutex_acquire(&c.lock)
         call = c.calls
-        while call != NULL and n < MAX_KEPT_NAMES:
+        while call != NULL and n < EVENTS_AT_ONCE:  # the oldest: others are still recent
             ids[n] = call.name_id
             n += 1
             call = call.next
         om_mutex_release(&c.lock)
         live.update([ids[i] for i in range(n)])
-        # Without the mutex: a name that comes or goes meanwhile is only kept longer.
-        for i in range(c.event_mask + 1):
-            live.add(c.events[i].name_id)
+        while cursor <= c.event_mask:
+            n = 0
+            om_mutex_acquire(&c.lock)
+            while n < EVENTS_AT_ONCE and cursor <= c.event_mask:
+                ids[n] = c.events[cursor].name_id
+                n += 1
+                cursor += 1
+            om_mutex_release(&c.lock)
+            live.update([ids[i] for i in range(n)])
         for id in list(self.names):     # in place: readers hold this dictionary
             if id not in live and id + 2 * self.max_models < self.next_name_id:
-                del self.names[id]
+                self.name_ids.pop(self.names.pop(id, None), None)
         return 0
 
     cdef uint32_t code_id(self, object error) except? 0xFFFFFFFF:
@@ -616,10 +646,11 @@ cdef class Core:
 
     cdef int reject(self, object model, int reason) except -1:
         """Warn of a value that was counted by reason only; once a model and reason."""
+        name = mended(model)
         return self.warn_once(
-            (model, reason),
+            (name, reason),
             "model %.80r: a value that is %s counts as unknown",
-            (model, INVALID[reason]),
+            (name, INVALID[reason]),
         )
 
     cdef int warn_once(self, object key, str message, tuple args) except -1:
@@ -628,7 +659,8 @@ cdef class Core:
             return 0
         self.warned.add(key)
         try:
-            logger.warning(message, *args)
+            import logging      # 9 ms that nobody pays who records good values
+            logging.getLogger("ometrics").warning(message, *args)
         except Exception:       # a logging handler of the user's that raises
             self.count_internal_error()
         return 0
@@ -840,133 +872,72 @@ cdef class Core:
         Raises:
             MemoryError: No room for the copy; with `reset`, nothing was cleared.
         """
-        cdef om_core *c = self.c
-        cdef om_totals totals
-        cdef om_record **table = NULL
-        cdef char *buffer = NULL
-        cdef om_call *call
-        cdef size_t size = 0
-        cdef size_t used = 0
-        cdef uint32_t i, n
-        cdef uint32_t listed = 0
-        cdef uint64_t emitted
-        cdef int64_t wall_ns = precise_wall(self)
-        cdef int64_t now = monotonic(self)
-        cdef om_call *calls = NULL
-        cdef uint32_t room = 0
-
-        om_mutex_acquire(&c.copying)
-        cdef dict owner     # keeps what the table points to until it is read
-        with cython.critical_section(self):
-            owner = self.slots
-        if reset:
-            table = <om_record **> malloc(c.capacity * sizeof(om_record *))
-        while True:
-            om_mutex_acquire(&c.lock)
-            if c.packed_limit <= size and c.n_calls <= room:
-                break
-            size = c.packed_limit + 1
-            room = c.n_calls + 1
-            om_mutex_release(&c.lock)
-            free(buffer)
-            free(calls)
-            buffer = <char *> malloc(size)
-            calls = <om_call *> malloc(room * sizeof(om_call))
-            if buffer == NULL or calls == NULL or (reset and table == NULL):
-                free(buffer)
-                free(calls)
-                free(table)
-                om_mutex_release(&c.copying)
-                raise MemoryError(f"no memory for a snapshot of {size} bytes")
-        # the instant
-        n = c.n
-        totals = c.totals
-        emitted = c.head - c.totals.events_before
-        call = c.calls
-        while call != NULL:
-            calls[listed] = call[0]
-            listed += 1
-            call = call.next
-        if reset:
-            table, c.table = c.table, table
-            locked_clear(c, wall_ns, now)
-            om_mutex_release(&c.lock)
-            with nogil:     # no recorder can change these any more
-                for i in range(n):
-                    used += locked_pack(c.layout, table[i], buffer + used)
-                om_mutex_release(&c.copying)
-        else:
-            c.epoch += 1
-            c.snapshotting = 1
-            c.packed = buffer
-            c.packed_size = 0
-            om_mutex_release(&c.lock)
-            with nogil:
-                for i in range(n):
-                    om_mutex_lock(&c.lock)
-                    if c.table[i].epoch != c.epoch:
-                        locked_settle(c, c.table[i])
-                    om_mutex_release(&c.lock)
-                om_mutex_lock(&c.lock)
-                c.snapshotting = 0
-                used = c.packed_size
-                om_mutex_release(&c.lock)
-                om_mutex_release(&c.copying)
-        free(table)
-        if reset:
+        cdef om_copy copy
+        cdef uint64_t generation
+        cdef dict owner         # keeps alive what the table points to
+        cdef int status = OUTDATED
+        self.begin_copy(&copy)
+        while status == OUTDATED:
             with cython.critical_section(self):
                 self.restart()
-        try:
-            packed = PyBytes_FromStringAndSize(buffer, used)
-            running = running_calls(self.names, calls, listed, now)
-        finally:
-            free(buffer)
-            free(calls)
-        return (
-            packed,
-            totals_dict(&totals, emitted, wall_ns, now),
-            running,
-        )
+                owner = self.slots
+                generation = self.generation
+            with nogil:
+                status = copy_all(self.c, reset, generation, &copy)
+        if reset and status == COPIED:
+            with cython.critical_section(self):
+                self.restart()
+        return self.read_copy(&copy, status)
 
     def take_model(self, model, /):
         """
         One model's records, at one instant of their own.
 
         Returns:
-            `(packed records, uptime in ns, running calls)`; nothing packed if unknown.
+            As `take`; `None` for a name that is not known.
         """
-        cdef om_core *c = self.c
-        cdef list slots = []
-        cdef Slot slot
+        cdef om_copy copy
         cdef om_record *records[1 + MAX_OPERATIONS]
         cdef int n = 0
-        cdef int i
-        cdef char *buffer
-        cdef size_t size = 0
-        cdef size_t used = 0
-        cdef int64_t start
-        cdef int64_t now = monotonic(self)
+        cdef int status
+        cdef Slot slot
+        cdef list slots         # keeps the records alive
         cdef str name = mended(model)
         with cython.critical_section(self):
             slot = self.slots.get(name)
-        if slot is not None:
-            slots = [slot, *[s for s in slot.calls or () if s is not None]]
-        for slot in slots:  # this list keeps the records alive
-            records[n] = slot.record
-            size += packed_limit(c.layout, slot.record.n_histograms)
-            n += 1
-        buffer = <char *> malloc(size + 1)
-        if buffer == NULL:
-            raise MemoryError(f"no memory for a snapshot of {size} bytes")
-        om_mutex_acquire(&c.lock)
-        start = c.totals.start_monotonic_ns
-        for i in range(n):
-            if records[i].generation == c.generation and records[i].published:
-                used += locked_pack(c.layout, records[i], buffer + used)
-        om_mutex_release(&c.lock)
-        packed = PyBytes_FromStringAndSize(buffer, used)
-        free(buffer)
-        return packed, max(now - start, 0), []
+        if slot is None:
+            return None
+        slots = [slot, *(slot.calls or ())]
+        for slot in slots:
+            if slot is not None:
+                records[n] = slot.record
+                n += 1
+        self.begin_copy(&copy)
+        with nogil:
+            status = copy_model(self.c, records, n, &copy)
+        return self.read_copy(&copy, status)
+
+    cdef int begin_copy(self, om_copy *copy) except -1:
+        memset(copy, 0, sizeof(copy[0]))
+        if self.clock is not None:
+            copy.wall_ns = precise_wall(self)
+            copy.monotonic_ns = monotonic(self)
+        return 0
+
+    cdef tuple read_copy(self, om_copy *copy, int status):
+        """What `take` returns, of a copy that is freed here."""
+        cdef bytes packed
+        cdef char *to
+        try:
+            if status == NO_MEMORY:
+                raise MemoryError(f"no memory for a snapshot of {copy.room} bytes")
+            packed = PyBytes_FromStringAndSize(NULL, copy.used)
+            to = PyBytes_AS_STRING(packed)
+            with nogil:         # megabytes
+                memcpy(to, copy.packed, copy.used)
+            return packed, totals_dict(copy), running_calls(self.names, copy)
+        finally:
+            free_copy(copy)
 
     def codes_table(self):
         """Code of each id; only ever grows."""
@@ -987,11 +958,9 @@ cdef class Core:
             slot = self.slots.get(name)
         if slot is None:
             return False
-        om_mutex_acquire(&c.copying)
-        om_mutex_acquire(&c.lock)
-        found = locked_retire(c, slot.record)
-        om_mutex_release(&c.lock)
-        om_mutex_release(&c.copying)
+        cdef om_record *record = slot.record
+        with nogil:
+            found = retire(c, record)
         with cython.critical_section(self):
             if self.slots.get(name) is slot:
                 del self.slots[name]
@@ -1006,28 +975,12 @@ cdef class Core:
 
     def widen_ring(self, capacity, /):
         """Keep at least `capacity` events for slow readers."""
-        cdef om_core *c = self.c
-        cdef uint64_t size = 1
-        cdef uint64_t i, first
-        cdef om_event *events
-        while size < <uint64_t> capacity:
-            size *= 2
-        om_mutex_acquire(&c.copying)
-        events = NULL
-        if size > c.event_mask + 1:
-            events = <om_event *> calloc(size, sizeof(om_event))
-            if events == NULL:
-                om_mutex_release(&c.copying)
-                raise MemoryError(f"no memory for {size} events")
-            om_mutex_acquire(&c.lock)
-            first = c.head - c.event_mask - 1 if c.head > c.event_mask else 0
-            for i in range(first, c.head):
-                events[i & (size - 1)] = c.events[i & c.event_mask]
-            events, c.events = c.events, events
-            c.event_mask = size - 1
-            om_mutex_release(&c.lock)
-        om_mutex_release(&c.copying)
-        free(events)
+        cdef uint64_t size = ring_size(capacity)
+        cdef int status
+        with nogil:
+            status = widen_events(self.c, size)
+        if status == NO_MEMORY:
+            raise MemoryError(f"no memory for {size} events")
 
     def stop_events(self):
         """Emit no more events; what the ring holds can still be read."""
@@ -1090,15 +1043,14 @@ cdef class Core:
         return rows, cursor, lost
 
 
-cdef dict totals_dict(
-    om_totals *t, uint64_t emitted, int64_t wall_ns, int64_t monotonic_ns
-):
-    """The totals under the names that `collector` knows."""
+cdef dict totals_dict(om_copy *copy):
+    """The totals under the names that `unpacking` knows."""
+    cdef om_totals *t = &copy.totals
     cdef int i
     return {
         "start_wall_ns": t.start_wall_ns,
-        "wall_ns": wall_ns,
-        "uptime_ns": max(monotonic_ns - t.start_monotonic_ns, 0),
+        "wall_ns": copy.wall_ns,
+        "uptime_ns": max(copy.monotonic_ns - t.start_monotonic_ns, 0),
         "tasks_completed": t.tasks_completed,
         "tasks_failed": t.tasks_failed,
         "tasks_unknown": t.tasks_unknown,
@@ -1116,21 +1068,19 @@ cdef dict totals_dict(
         "truncated_names": t.truncated_names,
         "saturated": t.saturated,
         "internal_errors": t.internal_errors,
-        "events_emitted": emitted,
+        "events_emitted": copy.events_emitted,
     }
 
-cdef list running_calls(
-    dict names, om_call *calls, uint32_t n, int64_t monotonic_ns
-):
+cdef list running_calls(dict names, om_copy *copy):
     """`(model, operation, age in seconds)` of each running call, oldest first."""
     cdef uint32_t i
     return [
         (
-            names.get(calls[i].name_id, OVERFLOW),
-            calls[i].operation,
-            max(monotonic_ns - calls[i].start_ns, 0) / 1e9,
+            names.get(copy.calls[i].name_id, OVERFLOW),
+            copy.calls[i].operation,
+            max(copy.monotonic_ns - copy.calls[i].start_ns, 0) / 1e9,
         )
-        for i in range(n)
+        for i in range(copy.n_calls)
     ]
 
 

@@ -6,3 +6,5 @@ cdef class Layout:
     cdef readonly tuple bounds
     cdef int *exp_end           # last cell of each exponential bucket
     cdef dict _ends             # explicit bound -> last cell at or below it
+
+    cdef int fits(self, int first, int n) except -1

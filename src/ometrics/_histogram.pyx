@@ -25,7 +25,7 @@ from ometrics._buckets cimport (
 
 cimport cython
 
-MAX_BOUNDS = 512
+MAX_BOUNDS = 1024
 
 cdef inline const uint64_t *cells_of(bytes cells) noexcept:
     return <const uint64_t *> <void *> PyBytes_AS_STRING(cells)
@@ -64,7 +64,7 @@ cdef class Layout:
 
     Args:
         bounds: Explicit upper bounds in seconds, inclusive; finite, positive, strictly
-            ascending, at most 512.
+            ascending, at most 1,024.
 
     Raises:
         ValueError: A bound breaks these rules; the message names it.
@@ -135,6 +135,15 @@ cdef class Layout:
         """Number of cells, both outer ones included."""
         return self.c.n_cells
 
+    cdef int fits(self, int first, int n) except -1:
+        """Refuse cells that are not this layout's."""
+        if first < 0 or n > self.c.n_cells - first:
+            raise ValueError(
+                f"cells {first} to {first + n} are not within the {self.c.n_cells} of"
+                " this layout"
+            )
+        return 0
+
     def cell(self, double value, /):
         """Index of the cell of `value`, in seconds, finite and >= 0."""
         if not 0.0 <= value < INFINITY:
@@ -147,7 +156,7 @@ cdef class Layout:
             raise IndexError(f"cell {cell} of {self.c.n_cells}")
         return self.c.upper[cell]
 
-    def cumulative(self, tuple bounds, int first, bytes cells, /):
+    def cumulative(self, tuple bounds not None, int first, bytes cells not None, /):
         """
         Exact number of values at or below each of `bounds`.
 
@@ -165,6 +174,7 @@ cdef class Layout:
         cdef int end
         cdef uint64_t seen = 0
         cdef list result = []
+        self.fits(first, n)
         for bound in bounds:
             found = self._ends.get(bound)
             if found is None:
@@ -176,7 +186,7 @@ cdef class Layout:
             result.append(seen)
         return result
 
-    def exponential(self, int first, bytes cells, /):
+    def exponential(self, int first, bytes cells not None, /):
         """
         The base-2 exponential view, trimmed.
 
@@ -192,6 +202,7 @@ cdef class Layout:
         cdef uint64_t underflow = 0
         cdef uint64_t overflow = 0
         cdef list counts = []
+        self.fits(first, n)
         if n == 0:
             return 0, counts, 0, 0
         while i < n and first + i <= self.exp_end[0]:
@@ -224,7 +235,7 @@ cdef class Layout:
             return 0, counts, underflow, overflow
         return start + MIN_EXPONENT * OCTAVE, counts, underflow, overflow
 
-    def quantile(self, int first, bytes cells, uint64_t rank, /):
+    def quantile(self, int first, bytes cells not None, uint64_t rank, /):
         """
         Estimate of the `rank`-th smallest value (from 1), without minimum or maximum.
 
@@ -237,6 +248,7 @@ cdef class Layout:
         cdef int i
         cdef uint64_t seen = 0
         cdef double low, high
+        self.fits(first, n)
         for i in range(n):
             seen += c[i]
             if seen >= rank:
@@ -311,7 +323,7 @@ cdef class Layout:
         return trimmed(0, cells)
 
 
-def total(bytes cells, /):
+def total(bytes cells not None, /):
     """Sum of all counts, saturating at 2^64 - 1."""
     cdef const uint64_t *c = cells_of(cells)
     cdef uint64_t result = 0
@@ -323,7 +335,7 @@ def total(bytes cells, /):
     return result
 
 
-def add(int first_a, bytes a, int first_b, bytes b, /):
+def add(int first_a, bytes a not None, int first_b, bytes b not None, /):
     """Cell by cell sum, saturating at 2^64 - 1; returns `(first, cells)`."""
     if not a:
         return first_b, b
@@ -342,7 +354,7 @@ def add(int first_a, bytes a, int first_b, bytes b, /):
     return first, cells
 
 
-def subtract(int first_a, bytes a, int first_b, bytes b, /):
+def subtract(int first_a, bytes a not None, int first_b, bytes b not None, /):
     """
     Cell by cell difference `a - b`; returns `(first, cells)`.
 

@@ -34,12 +34,16 @@ static inline void om_mutex_release(om_mutex *m) { (void)m; }
 
 #elif PY_VERSION_HEX >= 0x030D0000
 
+/* Its first bit says "locked" (Include/cpython/pylock.h); there is no public way to try. */
 typedef PyMutex om_mutex;
 static inline void om_mutex_init(om_mutex *m) { memset(m, 0, sizeof *m); }
 static inline void om_mutex_destroy(om_mutex *m) { (void)m; }
-static inline void om_mutex_acquire(om_mutex *m) { PyMutex_Lock(m); }
 static inline void om_mutex_lock(om_mutex *m) { PyMutex_Lock(m); }
 static inline void om_mutex_release(om_mutex *m) { PyMutex_Unlock(m); }
+static inline int om_mutex_try(om_mutex *m) {
+    uint8_t seen = _Py_atomic_load_uint8_relaxed(&m->_bits);
+    return !(seen & 1) && _Py_atomic_compare_exchange_uint8(&m->_bits, &seen, seen | 1);
+}
 
 #else
 
@@ -61,6 +65,9 @@ static inline void om_mutex_lock(om_mutex *m) { pthread_mutex_lock(m); }
 static inline void om_mutex_release(om_mutex *m) { pthread_mutex_unlock(m); }
 #endif
 
+#endif
+
+#if !defined(OMETRICS_WITHOUT_LOCK)
 static Py_NO_INLINE void om_mutex_wait(om_mutex *m) {
     do {
         Py_BEGIN_ALLOW_THREADS
@@ -73,7 +80,6 @@ static Py_NO_INLINE void om_mutex_wait(om_mutex *m) {
 static inline void om_mutex_acquire(om_mutex *m) {
     if (!om_mutex_try(m)) om_mutex_wait(m);
 }
-
 #endif
 
 /* Runs `child` in every forked child, also of a fork() made in C, which Python's own
@@ -95,6 +101,13 @@ static inline void om_publish(void **place, void *value) {
     *place = value;
 #else
     __atomic_store_n(place, value, __ATOMIC_RELEASE);
+#endif
+}
+
+/* What is stored before it is stored before what follows, for a fork in between. */
+static inline void om_barrier(void) {
+#if !defined(_WIN32)
+    __atomic_thread_fence(__ATOMIC_RELEASE);
 #endif
 }
 

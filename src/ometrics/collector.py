@@ -7,11 +7,10 @@ Recording is inherited from the compiled `Core` unchanged; here are only the way
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterable
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ometrics import summary
 from ometrics._calls import Call
@@ -31,6 +30,9 @@ from ometrics.unpacking import PackedModels, models_of, snapshot_of
 if TYPE_CHECKING:
     from ometrics.resources import ResourceSampler
     from ometrics.serve import Endpoint
+
+
+_MOST_MODELS: Final = 100_000_000
 
 
 class Clock(Protocol):
@@ -86,8 +88,10 @@ class MetricsCollector(Core):
     ) -> MetricsCollector:
         """Make the core; see the class."""
         bounds = tuple(float(bound) for bound in buckets)
-        if max_models < 1:
-            raise ValueError(f"max_models {max_models} must be at least 1")
+        if not 1 <= max_models <= _MOST_MODELS:
+            raise ValueError(
+                f"max_models {max_models} must be from 1 to {_MOST_MODELS:,}"
+            )
         if channel_capacity < 1:
             raise ValueError(f"channel_capacity {channel_capacity} must be at least 1")
         self = super().__new__(
@@ -150,7 +154,7 @@ class MetricsCollector(Core):
     def instance_id(self) -> str:
         """Random name of this collector; a forked child has one of its own."""
         # setdefault: two threads that look first in a child must see one name
-        return self._identities.setdefault(self.forks, uuid.uuid4().hex)
+        return self._identities.setdefault(self.forks, os.urandom(16).hex())
 
     def snapshot(self) -> Snapshot:
         """
@@ -191,9 +195,12 @@ class MetricsCollector(Core):
 
     def get_model_metrics(self, model: str) -> PerformanceMetrics | None:
         """One model's metrics; `None` if nothing was recorded for it."""
-        packed, uptime_ns, running = self.take_model(model)
+        taken = self.take_model(model)
+        if taken is None:
+            return None
+        packed, totals, running = taken
         rows = unpack(packed, self.codes_table())
-        models = models_of(rows, self.buckets, uptime_ns / 1e9, running)
+        models = models_of(rows, self.buckets, totals["uptime_ns"] / 1e9, running)
         return next(iter(models.values()), None)
 
     def get_all_model_metrics(self) -> dict[str, PerformanceMetrics]:
@@ -285,9 +292,9 @@ class MetricsCollector(Core):
             ValueError: `capacity` is below 1 or a type is unknown.
         """
         channel = EventChannel(self, capacity=capacity, types=types, models=models)
+        self._channels.add(channel)
         if self._closed:
             channel.close()
-        self._channels.add(channel)
         return channel
 
     def sample_resources(self, interval: float = 5.0) -> None:
@@ -299,10 +306,13 @@ class MetricsCollector(Core):
 
         Raises:
             ImportError: psutil is not installed.
+            RuntimeError: The collector is closed.
             ValueError: `interval` is not above zero.
         """
         from ometrics.resources import ResourceSampler  # noqa: PLC0415
 
+        if self._closed:
+            raise RuntimeError("the collector is closed: nothing samples for it any more")
         sampler = ResourceSampler(self, interval)
         if self._sampler is not None:
             self._sampler.close()

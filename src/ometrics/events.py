@@ -9,7 +9,6 @@ recorder.
 
 from __future__ import annotations
 
-import asyncio
 import time
 import weakref
 from collections import deque
@@ -32,6 +31,9 @@ EVENT_TYPES: Final = frozenset({"latency", "error", "task_complete", "resource"}
 # again after this many seconds: first soon, then at the longer interval.
 _FIRST_LOOK: Final = 0.001
 _LONGEST_WAIT: Final = 0.02
+
+# How far back a channel with a filter looks for events that match.
+_REACH: Final = 8192
 
 
 class MetricsEvent(msgspec.Struct, frozen=True):
@@ -95,7 +97,7 @@ class EventChannel:
         # A filter must not make rare events drown in frequent ones: such a channel
         # looks back further than it keeps.
         filtered = self.types is not None or self.models is not None
-        self._reach = max(64 * capacity, 4096) if filtered else capacity
+        self._reach = max(capacity, _REACH) if filtered else capacity
         self._core = core
         core.widen_ring(self._reach)
         self._end: int | None = None
@@ -241,6 +243,8 @@ class EventChannel:
                 return
 
     async def __aiter__(self) -> AsyncIterator[MetricsEvent]:
+        import asyncio  # noqa: PLC0415 - 20 ms that only those who wait so need
+
         waits = _waits()
         while True:
             closed = self.closed  # first, as in get()

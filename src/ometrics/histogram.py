@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from itertools import pairwise
 from math import ceil
@@ -23,6 +23,9 @@ from ometrics import _histogram
 from ometrics.durations import format_duration
 
 UINT64_MAX: Final = 2**64 - 1
+
+# More bounds of the user's would make every record of a model larger than they are worth.
+MAX_BUCKETS: Final = 512
 
 # The original package's labels: 1ms ... 5s and 10s+, the last for all above 5 s.
 DEFAULT_BUCKETS: Final = (
@@ -61,6 +64,8 @@ def layout_of(buckets: tuple[float, ...]) -> _histogram.Layout:
     """
     if not buckets:
         raise ValueError("buckets must name at least one bound in seconds")
+    if len(buckets) > MAX_BUCKETS:
+        raise ValueError(f"{len(buckets)} buckets are more than {MAX_BUCKETS}")
     _histogram.Layout(buckets)  # names a bad bound before sorting would hide it
     return _histogram.Layout(tuple(sorted(_STANDARD_BOUNDS.union(buckets))))
 
@@ -257,8 +262,8 @@ class LatencyHistogram(msgspec.Struct, frozen=True, kw_only=True):
         return LatencyHistogram(
             bucket_bounds=self.bucket_bounds,
             sum_ns=_saturated(self.sum_ns + other.sum_ns),
-            min=_known(min, self.min, other.min),
-            max=_known(max, self.max, other.max),
+            min=self._extreme(other, "min", min),
+            max=self._extreme(other, "max", max),
             first_cell=first,
             cells=cells,
         )
@@ -292,15 +297,17 @@ class LatencyHistogram(msgspec.Struct, frozen=True, kw_only=True):
             cells=cells,
         )
 
+    def _extreme(
+        self, other: LatencyHistogram, name: str, choose: Callable[..., float]
+    ) -> float | None:
+        """The extreme of both; `None` if one has values and does not know its own."""
+        sides = [h for h in (self, other) if h.cells]
+        known = [getattr(h, name) for h in sides]
+        return None if not known or None in known else choose(known)
+
     def _require_same_bounds(self, other: LatencyHistogram) -> None:
         if self.bucket_bounds != other.bucket_bounds:
             raise ValueError(
                 "histograms with different buckets have no common exact counts:"
                 f" {self.bucket_bounds} and {other.bucket_bounds}"
             )
-
-
-def _known(choose: object, one: float | None, other: float | None) -> float | None:
-    """`min` or `max` of what is known."""
-    known = [value for value in (one, other) if value is not None]
-    return choose(known) if known else None  # type: ignore[operator]

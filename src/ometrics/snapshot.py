@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from ometrics.histogram import DEFAULT_BUCKETS, UINT64_MAX, LatencyHistogram
 
@@ -177,6 +178,7 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True):
             ),
             done_reasons=_add_counts(self.done_reasons, other.done_reasons),
             errors=_add_counts(self.errors, other.errors),
+            in_flight=self.in_flight + other.in_flight,
             oldest_in_flight_seconds=max(ages, default=None),
             **_each(self, other, _CALL_COUNTS, _add),
             **_each(self, other, CALL_HISTOGRAMS, LatencyHistogram.merge),
@@ -194,13 +196,14 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True):
             ),
             errors=_take_counts("errors", self.errors, earlier.errors),
             oldest_in_flight_seconds=self.oldest_in_flight_seconds,
-            **_each_taken(self, earlier, _CALL_COUNTS) | {"in_flight": self.in_flight},
+            in_flight=self.in_flight,
+            **_each_taken(self, earlier, _CALL_COUNTS),
             **_each(self, earlier, CALL_HISTOGRAMS, LatencyHistogram.__sub__),
         )
 
 
 _CALL_COUNTS: Final = (
-    *("successful_reqs", "failed_reqs", "cancelled_reqs", "in_flight"),
+    *("successful_reqs", "failed_reqs", "cancelled_reqs"),
     *("decode_tokens", "decode_ns", "prefill_tokens", "prefill_ns"),
 )
 
@@ -215,7 +218,6 @@ def _each_taken(later: Any, earlier: Any, names: Iterable[str]) -> dict[str, Any
     return {
         name: _take(name, getattr(later, name), getattr(earlier, name))
         for name in names
-        if name != "in_flight"
     }
 
 
@@ -403,15 +405,19 @@ class TaskStatistics(msgspec.Struct, frozen=True, kw_only=True):
     def merge(self, other: TaskStatistics) -> TaskStatistics:
         """Both together."""
         return TaskStatistics(
-            min_completion_ms=_known(
-                min, self.min_completion_ms, other.min_completion_ms
-            ),
-            max_completion_ms=_known(
-                max, self.max_completion_ms, other.max_completion_ms
-            ),
+            min_completion_ms=self._extreme(other, "min_completion_ms", min),
+            max_completion_ms=self._extreme(other, "max_completion_ms", max),
             last_updated=_latest(self.last_updated, other.last_updated),
             **_each(self, other, _TASK_COUNTS, _add),
         )
+
+    def _extreme(
+        self, other: TaskStatistics, name: str, choose: Callable[..., float]
+    ) -> float | None:
+        """The extreme of both; `None` if one has values and does not know its own."""
+        sides = [t for t in (self, other) if t.total_tasks > t.duration_unknown]
+        known = [getattr(t, name) for t in sides]
+        return None if not known or None in known else choose(known)
 
     def __sub__(self, earlier: TaskStatistics) -> TaskStatistics:
         """What came after `earlier`; extremes only where they must be of the window."""
@@ -432,13 +438,6 @@ class TaskStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _TASK_COUNTS: Final = ("completed_tasks", "failed_tasks", "duration_unknown", "sum_ns")
-
-
-def _known(
-    choose: Callable[[list[float]], float], one: float | None, other: float | None
-) -> float | None:
-    known = [value for value in (one, other) if value is not None]
-    return choose(known) if known else None
 
 
 class ResourceMetrics(msgspec.Struct, frozen=True, kw_only=True):
@@ -534,19 +533,28 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ValueError: The two have different latency buckets.
         """
+        start_time = min(self.start_time, other.start_time)
+        collection_time = max(self.collection_time, other.collection_time)
+        uptime = max(
+            self.uptime_seconds,
+            other.uptime_seconds,
+            (collection_time - start_time).total_seconds(),
+        )
         models = dict(self.models)
         for name, theirs in other.models.items():
             ours = models.get(name)
             models[name] = theirs if ours is None else ours.merge(theirs)
+        for name, model in models.items():
+            models[name] = replace(model, uptime_seconds=uptime)
         ids = {*self.instance_id.split("+"), *other.instance_id.split("+")}
         resources = [
             r for r in (self.resource_metrics, other.resource_metrics) if r is not None
         ]
         return Snapshot(
             instance_id="+".join(sorted(ids)),
-            start_time=min(self.start_time, other.start_time),
-            collection_time=max(self.collection_time, other.collection_time),
-            uptime_seconds=max(self.uptime_seconds, other.uptime_seconds),
+            start_time=start_time,
+            collection_time=collection_time,
+            uptime_seconds=uptime,
             models=models,
             task_statistics=self.task_statistics.merge(other.task_statistics),
             resource_metrics=max(resources, key=_resource_order, default=None),
@@ -558,7 +566,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         """
         What was counted after `earlier`, a snapshot of the same collector and start.
 
-        A model that was removed since then is left out.
+        A model that was removed since then is left out; one that was removed and recorded
+        again starts anew, which shows as a count that went back.
 
         Raises:
             ValueError: A count of `earlier` is above this one's: it is later, of another

@@ -36,15 +36,15 @@ def fork_of(kind: str) -> Callable[[], int]:
     if kind == "python":
         return os.fork
     # The interpreter's own locks are the forker's business, as in uWSGI. The child must
-    # see to them before its first bytecode: that one may hand the GIL to a thread of the
-    # parent's, and wait for it for ever (2 of 600 children did). So it is done in fork()
-    # itself, after what ometrics does there.
+    # see to them before its first bytecode, which may hand the GIL to a thread of the
+    # parent's and wait for it for ever (2 of 600 children did). So it is done within
+    # fork(), after what ometrics does there.
     libc = ctypes.CDLL(None)
     child_hook = ctypes.cast(ctypes.pythonapi.PyOS_AfterFork_Child, ctypes.c_void_p)
     try:
         libc.pthread_atfork(None, None, child_hook)
     except AttributeError:  # glibc has it under another name
-        getattr(libc, "__register_atfork")(None, None, child_hook, None)  # noqa: B009
+        getattr(libc, "__register_atfork")(None, None, child_hook, None)
     c_fork: Callable[[], int] = ctypes.PyDLL(None).fork
     return c_fork
 

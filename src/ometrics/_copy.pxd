@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""What happens under `om_core.copying`: reading a core whole, and rebuilding its tables.
+
+All of it runs without the GIL, from the moment that `copying` is taken to the one that it
+is given back: so nobody waits for the GIL while holding it, and no Python code can run
+there that would ask for it again. `copying` is taken before `lock`.
+"""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy
+
+from ometrics._record cimport locked_pack, om_record
+from ometrics._state cimport *
+
+cdef enum:  # how it went
+    COPIED
+    OUTDATED                # the slots' dictionary is of another generation
+    NO_MEMORY
+
+cdef struct om_copy:
+    char *packed
+    size_t room
+    size_t used
+    om_call *calls          # running ones, oldest first
+    uint32_t calls_room
+    uint32_t n_calls
+    om_totals totals
+    uint64_t events_emitted
+    int64_t wall_ns         # 0 on entry: read the system's clocks at the instant
+    int64_t monotonic_ns
+
+cdef inline void free_copy(om_copy *copy) noexcept nogil:
+    free(copy.packed)
+    free(copy.calls)
+
+cdef inline bint reserve(om_copy *copy, size_t packed, uint32_t calls) noexcept nogil:
+    """Make room; what was in there before is dropped."""
+    free_copy(copy)
+    copy.room = packed + 1
+    copy.calls_room = calls + 1
+    copy.packed = <char *> malloc(copy.room)
+    copy.calls = <om_call *> malloc(copy.calls_room * sizeof(om_call))
+    return copy.packed != NULL and copy.calls != NULL
+
+cdef inline void locked_note(om_core *c, om_copy *copy, uint32_t name_id) noexcept nogil:
+    """The instant: all that is not a record's. Of calls, those of one model, or all."""
+    cdef om_call *call = c.calls
+    copy.totals = c.totals
+    copy.events_emitted = c.head - c.totals.events_before
+    if copy.wall_ns == 0:
+        copy.wall_ns = om_precise_wall_ns()
+        copy.monotonic_ns = om_monotonic_ns()
+    elif copy.monotonic_ns < c.totals.start_monotonic_ns:
+        # A clock of the user's was read before a reset that came first.
+        copy.wall_ns = c.totals.start_wall_ns
+        copy.monotonic_ns = c.totals.start_monotonic_ns
+    copy.n_calls = 0
+    while call != NULL:
+        if name_id == 0 or call.name_id == name_id:
+            copy.calls[copy.n_calls] = call[0]
+            copy.n_calls += 1
+        call = call.next
+
+cdef inline int copy_all(
+    om_core *c, bint reset, uint64_t generation, om_copy *copy
+) noexcept nogil:
+    """
+    Copy everything, or with `reset` move it out.
+
+    The caller holds the slots of `generation` and so keeps their records alive.
+    """
+    cdef om_record **table = NULL
+    cdef uint32_t i, n, n_calls
+    cdef size_t size
+    om_mutex_lock(&c.copying)
+    if generation != c.generation:
+        om_mutex_release(&c.copying)
+        return OUTDATED
+    if reset:
+        table = <om_record **> malloc(c.capacity * sizeof(om_record *))
+        if table == NULL:
+            om_mutex_release(&c.copying)
+            return NO_MEMORY
+    om_mutex_lock(&c.lock)
+    while c.packed_limit > copy.room or c.n_calls > copy.calls_room:
+        size = c.packed_limit
+        n_calls = c.n_calls
+        om_mutex_release(&c.lock)
+        if not reserve(copy, size, n_calls):
+            om_mutex_release(&c.copying)
+            free(table)
+            return NO_MEMORY
+        om_mutex_lock(&c.lock)
+    locked_note(c, copy, 0)
+    copy.used = 0
+    n = c.n
+    if reset:
+        table, c.table = c.table, table
+        locked_clear(c, copy.wall_ns, copy.monotonic_ns)
+        om_mutex_release(&c.lock)
+        for i in range(n):      # no recorder can change these any more
+            copy.used += locked_pack(c.layout, table[i], copy.packed + copy.used)
+    else:
+        c.epoch += 1
+        c.snapshotting = 1
+        c.packed = copy.packed
+        c.packed_size = 0
+        om_mutex_release(&c.lock)
+        for i in range(n):
+            om_mutex_lock(&c.lock)
+            if c.table[i].epoch != c.epoch:
+                locked_settle(c, c.table[i])
+            om_mutex_release(&c.lock)
+        om_mutex_lock(&c.lock)
+        c.snapshotting = 0
+        copy.used = c.packed_size
+        om_mutex_release(&c.lock)
+    om_mutex_release(&c.copying)
+    free(table)
+    return COPIED
+
+cdef inline int copy_model(
+    om_core *c, om_record **records, int n, om_copy *copy
+) noexcept nogil:
+    """Copy the records of one model, its own first; the caller keeps them alive."""
+    cdef size_t size = 0
+    cdef uint32_t n_calls
+    cdef int i
+    for i in range(n):
+        size += packed_limit(c.layout, records[i].n_histograms)
+    om_mutex_lock(&c.lock)
+    while size > copy.room or c.n_calls > copy.calls_room:
+        n_calls = c.n_calls
+        om_mutex_release(&c.lock)
+        if not reserve(copy, size, n_calls):
+            return NO_MEMORY
+        om_mutex_lock(&c.lock)
+    locked_note(c, copy, records[0].name_id)
+    copy.used = 0
+    for i in range(n):
+        if records[i].generation == c.generation and records[i].published:
+            copy.used += locked_pack(c.layout, records[i], copy.packed + copy.used)
+    om_mutex_release(&c.lock)
+    return COPIED
+
+cdef inline int grow_table(om_core *c) noexcept nogil:
+    """Make room for more records, unless somebody else has."""
+    cdef om_record **table
+    cdef uint32_t capacity
+    om_mutex_lock(&c.copying)
+    if c.n < c.capacity:
+        om_mutex_release(&c.copying)
+        return COPIED
+    capacity = 2 * c.capacity
+    table = <om_record **> malloc(capacity * sizeof(om_record *))
+    if table == NULL:
+        om_mutex_release(&c.copying)
+        return NO_MEMORY
+    om_mutex_lock(&c.lock)
+    memcpy(table, c.table, c.n * sizeof(om_record *))
+    table, c.table = c.table, table
+    om_barrier()                # a fork here sees the larger table, or both
+    c.capacity = capacity
+    om_mutex_release(&c.lock)
+    om_mutex_release(&c.copying)
+    free(table)
+    return COPIED
+
+cdef inline int widen_events(om_core *c, uint64_t size) noexcept nogil:
+    """Make the ring at least `size` events long, a power of two."""
+    cdef om_event *events
+    cdef uint64_t i, first
+    om_mutex_lock(&c.copying)
+    if size <= c.event_mask + 1:
+        om_mutex_release(&c.copying)
+        return COPIED
+    events = <om_event *> calloc(size, sizeof(om_event))
+    if events == NULL:
+        om_mutex_release(&c.copying)
+        return NO_MEMORY
+    om_mutex_lock(&c.lock)
+    first = c.head - c.event_mask - 1 if c.head > c.event_mask else 0
+    for i in range(first, c.head):
+        events[i & (size - 1)] = c.events[i & c.event_mask]
+    events, c.events = c.events, events
+    om_barrier()
+    c.event_mask = size - 1
+    om_mutex_release(&c.lock)
+    om_mutex_release(&c.copying)
+    free(events)
+    return COPIED
+
+cdef inline int retire(om_core *c, om_record *model) noexcept nogil:
+    """Take a model out of the table; returns how many records that were."""
+    cdef int found
+    om_mutex_lock(&c.copying)
+    om_mutex_lock(&c.lock)
+    found = locked_retire(c, model)
+    om_mutex_release(&c.lock)
+    om_mutex_release(&c.copying)
+    return found
