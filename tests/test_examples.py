@@ -50,14 +50,12 @@ def run(code: Path, cwd: Path, **environment: str) -> str:
 
 def test_every_example_says_what_it_must_show() -> None:
     """The table above and the directory name the same programs."""
-
     assert set(EXPECTED) == {path.name for path in EXAMPLES}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_example(path: Path, tmp_path: Path) -> None:
     """An example runs without a warning and shows what it is about."""
-
     assert EXPECTED[path.name] in run(path, tmp_path)
 
 

@@ -2,7 +2,9 @@
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, TypeAlias, TypeVar, final
+
+from typing_extensions import Self
 
 from ometrics._histogram import Layout
 
@@ -13,20 +15,18 @@ INVALID: Final[tuple[str, ...]]
 EVENT_TYPES: Final[tuple[str, ...]]
 NOBODY: Final[object]
 
-_Latency = float | timedelta
+_Latency: TypeAlias = float | timedelta
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-_Row = tuple[str, str, float | str | None, bool, int, float, int]
+_Row: TypeAlias = tuple[str, str, float | str | None, bool, int, float, int]
 
 class Core:
     layout: Layout
     max_models: int
     def __new__(
         cls, layout: Layout, max_models: int, ring: int, clock: object
-    ) -> Core: ...
+    ) -> Self: ...
     def record_latency(self, model: str, latency: _Latency, /) -> None: ...
-    def record_latencies(
-        self, model: str, values: Iterable[_Latency], /
-    ) -> None: ...
+    def record_latencies(self, model: str, values: Iterable[_Latency], /) -> None: ...
     def record_error(
         self, model: str, error: BaseException | type[BaseException] | str, /
     ) -> None: ...

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
-from typing import Any
+from ometrics.snapshot import PerformanceMetrics
 
-def unpack(packed: bytes, codes: list[str], /) -> list[dict[str, Any]]: ...
+def unpack(
+    packed: bytes, codes: list[str], buckets: tuple[float, ...], uptime: float, /
+) -> dict[str, PerformanceMetrics]: ...

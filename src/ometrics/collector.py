@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from ometrics import summary
 from ometrics._calls import Call
 from ometrics._core import Core
-from ometrics._unpack import unpack
 from ometrics.errors import UnknownModelError
 from ometrics.events import Channels, EventChannel
 from ometrics.histogram import DEFAULT_BUCKETS, layout_of
@@ -28,6 +27,8 @@ from ometrics.snapshot import (
 from ometrics.unpacking import PackedModels, models_of, snapshot_of
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from ometrics.resources import ResourceSampler
     from ometrics.serve import Endpoint
 
@@ -78,6 +79,14 @@ class MetricsCollector(Core):
         "buckets",
     )
 
+    buckets: tuple[float, ...]
+    _channels: Channels
+    _closed: bool
+    _endpoints: list[Endpoint]
+    _identities: dict[int, str]
+    _metrics_channel: EventChannel
+    _sampler: ResourceSampler | None
+
     def __new__(
         cls,
         *,
@@ -85,7 +94,7 @@ class MetricsCollector(Core):
         max_models: int = 1000,
         channel_capacity: int = 100,
         clock: Clock | None = None,
-    ) -> MetricsCollector:
+    ) -> Self:
         """Make the core; see the class."""
         bounds = tuple(float(bound) for bound in buckets)
         if not 1 <= max_models <= _MOST_MODELS:
@@ -100,9 +109,9 @@ class MetricsCollector(Core):
         self.buckets = bounds
         self._channels = Channels(self)
         self._closed = False
-        self._endpoints: list[Endpoint] = []
-        self._identities: dict[int, str] = {}
-        self._sampler: ResourceSampler | None = None
+        self._endpoints = []
+        self._identities = {}
+        self._sampler = None
         self._metrics_channel = self.subscribe(capacity=channel_capacity)
         return self
 
@@ -144,7 +153,7 @@ class MetricsCollector(Core):
         Raises:
             TypeError: `response` is neither form of a finished call.
         """
-        from ometrics import responses  # noqa: PLC0415 - loaded when used
+        from ometrics import responses
 
         responses.record(self, response, latency)
 
@@ -199,8 +208,8 @@ class MetricsCollector(Core):
         if taken is None:
             return None
         packed, totals, running = taken
-        rows = unpack(packed, self.codes_table())
-        models = models_of(rows, self.buckets, totals["uptime_ns"] / 1e9, running)
+        uptime = totals["uptime_ns"] / 1e9
+        models = models_of(packed, self.codes_table(), self.buckets, uptime, running)
         return next(iter(models.values()), None)
 
     def get_all_model_metrics(self) -> dict[str, PerformanceMetrics]:
@@ -254,7 +263,7 @@ class MetricsCollector(Core):
         Raises:
             OSError: It cannot be written; the old file stays, the error names the path.
         """
-        from ometrics.export import json  # noqa: PLC0415 - loaded when used
+        from ometrics.export import json
 
         json.write(self.snapshot(), path)
 
@@ -309,10 +318,12 @@ class MetricsCollector(Core):
             RuntimeError: The collector is closed.
             ValueError: `interval` is not above zero.
         """
-        from ometrics.resources import ResourceSampler  # noqa: PLC0415
+        from ometrics.resources import ResourceSampler
 
         if self._closed:
-            raise RuntimeError("the collector is closed: nothing samples for it any more")
+            raise RuntimeError(
+                "the collector is closed: nothing samples for it any more"
+            )
         sampler = ResourceSampler(self, interval)
         if self._sampler is not None:
             self._sampler.close()
@@ -336,7 +347,7 @@ class MetricsCollector(Core):
             OSError: The port cannot be had.
             ValueError: A public address without a guard, or a bad option.
         """
-        from ometrics.serve import Endpoint  # noqa: PLC0415 - loaded when used
+        from ometrics.serve import Endpoint
 
         endpoint = Endpoint.start(self, port=port, **options)
         self._endpoints.append(endpoint)
@@ -359,7 +370,7 @@ class MetricsCollector(Core):
         for endpoint in self._endpoints:
             endpoint.close()
 
-    def __enter__(self) -> MetricsCollector:
+    def __enter__(self) -> Self:
         """The collector itself."""
         return self
 

@@ -243,7 +243,7 @@ class EventChannel:
                 return
 
     async def __aiter__(self) -> AsyncIterator[MetricsEvent]:
-        import asyncio  # noqa: PLC0415 - 20 ms that only those who wait so need
+        import asyncio
 
         waits = _waits()
         while True:

@@ -33,7 +33,7 @@ class ResourceSampler:
         if not interval > 0:
             raise ValueError(f"sampling interval {interval!r} s must be above zero")
         try:
-            import psutil  # noqa: PLC0415 - an optional package
+            import psutil
         except ImportError:
             raise ImportError(
                 "sampling resources needs psutil: pip install 'ometrics[resources]'"

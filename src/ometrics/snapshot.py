@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from ometrics.histogram import DEFAULT_BUCKETS, UINT64_MAX, LatencyHistogram
+from ometrics.histogram import UINT64_MAX, LatencyHistogram
 
 OVERFLOW_MODEL: Final = "__overflow__"
 OTHER: Final = "_OTHER"
@@ -601,7 +601,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_json(self) -> bytes:
         """This snapshot in the original's JSON format with our additions (UTF-8)."""
-        from ometrics.export import json  # noqa: PLC0415 - the waist knows no format
+        from ometrics.export import json
 
         return json.dump(self)
 
@@ -613,7 +613,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ValueError: Not such a document; the message names the field.
         """
-        from ometrics.export import json  # noqa: PLC0415
+        from ometrics.export import json
 
         return json.load(data)
 

@@ -80,8 +80,10 @@ GUARDS = [
             ),
             (
                 r"if c\.table\[i\]\.epoch != c\.epoch:\n +locked_settle\(.*\)\n",
-                r"c.packed_size += locked_pack("
-                r"c.layout, c.table[i], c.packed + c.packed_size)\n",
+                (
+                    r"c.packed_size += locked_pack("
+                    r"c.layout, c.table[i], c.packed + c.packed_size)\n"
+                ),
             ),
         ),
     ),

@@ -13,7 +13,7 @@ def test_snapshots_are_consistent() -> None:
     0 torn of 3,000 snapshots (200,000 at full length) while eight threads record.
 
     Without the copy that a recorder makes of a record that a running snapshot has not
-    seen yet, 7 of 1,000 were torn (models of two instants); without the mutex, 13 of
+    seen yet, 7 to 108 of 1,000 were torn (two instants); without the mutex, 13 of
     2,000, or it crashed. `test_guards.py` repeats both.
     """
     count = times(3_000, 200_000)

@@ -56,13 +56,6 @@ class OllamaWatch(Watch):
     __slots__ = ()
 
     @guarded
-    def saw(self, fields: _Fields) -> None:
-        """A chunk of a stream has arrived."""
-        answer = answers(fields)
-        if answer is not None and self.call is not None:
-            self.call.chunk(answer)
-
-    @guarded
     def answered(self, fields: _Fields) -> None:
         """The answer is complete; one that says it is not done was cut short."""
         if fields.get("done", True):
@@ -99,8 +92,13 @@ class StreamSpy(AnswerSpy):
     def __call__(self, /, **fields: Any) -> Any:
         """Build the chunk."""
         watches = self._watches
-        for watch in watches:
-            watch.saw(fields)
+        for watch in watches:  # a chunk's only cost, so no more calls than it takes
+            try:
+                answer = answers(fields)
+                if answer is not None and watch.call is not None:
+                    watch.call.chunk(answer)
+            except Exception as error:  # noqa: BLE001 - the caller's call comes first
+                report((watch.collector,), error)
         chunk = self._cls(**fields)
         if fields.get("done"):
             for watch in watches:
