@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 "${PYTHON:-python3}" -m venv "$away/venv"
 python=$away/venv/bin/python
 "$python" -m pip install --quiet --upgrade 'pip>=25.1'
-"$python" -m pip install --quiet "${wheel}[cli,demo,ollama,openai,resources]" \
+"$python" -m pip install --quiet "${wheel}[cli,demo,ollama,openai,otlp,prometheus,resources,serve]" \
   --group "$root/pyproject.toml:test"
 
 # pyproject.toml comes along for pytest's settings; src does not.

@@ -36,7 +36,11 @@ from ometrics.snapshot import (
 )
 
 if TYPE_CHECKING:
-    from ometrics import export, ollama, openai, serve, testing
+    from ometrics import export as export
+    from ometrics import ollama as ollama
+    from ometrics import openai as openai
+    from ometrics import serve as serve
+    from ometrics import testing as testing
 
 __all__ = [
     "DEFAULT_BUCKETS",
@@ -61,11 +65,6 @@ __all__ = [
     "TaskStatistics",
     "Timer",
     "UnknownModelError",
-    "export",
-    "ollama",
-    "openai",
-    "serve",
-    "testing",
 ]
 
 __version__ = "0.1.0"
@@ -74,7 +73,7 @@ _ROOMS = frozenset({"export", "ollama", "openai", "serve", "testing"})
 
 
 def __getattr__(name: str) -> Any:
-    """Import a room when it is first entered: `ometrics.ollama`, `ometrics.serve`, ..."""
+    """Import a room when it is first entered: `ometrics.ollama` and the others."""
     if name in _ROOMS:
         return importlib.import_module(f"ometrics.{name}")
     raise AttributeError(f"module 'ometrics' has no attribute {name!r}")

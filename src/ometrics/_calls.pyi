@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 from typing import Final, final
 
+from typing_extensions import Self
+
 from ometrics._core import Core
 
 SUCCESS: Final[int]
@@ -11,7 +13,7 @@ CANCELLED: Final[int]
 class Call:
     model: str
     ended: bool
-    def __init__(self, core: Core, model: str, operation: str) -> None: ...
+    def __new__(cls, core: Core, model: str, operation: str) -> Self: ...
     def chunk(self, answer: bool, /) -> None: ...
     def discard(self) -> None: ...
     def end(

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: MIT
 """The life of one call: from request to last chunk, recorded exactly once.
 
-Compiled because a stream calls it for every chunk. A call in flight is listed in the core;
-its end, whatever way it comes, is one critical section that counts it in the model's
-record and in the record of the model's operation. Times between chunks wait in the call
-and are added 64 at a time, so a stream of any length takes the same memory.
+Compiled because a stream calls it for every chunk. A call in flight is listed in the
+core; its end, whatever way it comes, is one critical section that counts it in the
+model's record and in the record of the model's operation. Times between chunks wait in
+the call and are added 64 at a time, so a stream of any length takes the same memory.
 """
 
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.long cimport PyLong_CheckExact
 from libc.math cimport NAN
-from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ometrics._buckets cimport cell_of
 from ometrics._core cimport *
@@ -142,8 +142,8 @@ cdef void locked_end(
         if t.decode > 0:
             locked_add(&call.decode_tokens, t.completion_tokens, saturated)
             locked_add(&call.decode_ns, t.decode, saturated)
-    # The prefill duration covers the uncached tokens only, so without a told cache share
-    # there is no honest rate.
+    # The prefill duration covers the uncached tokens only, so without a told cache
+    # share there is no honest rate.
     if (
         t.prompt_tokens != UNKNOWN
         and t.cached_tokens != UNKNOWN
@@ -211,6 +211,7 @@ cdef int fill_ending(
     e.wall_ns = wall(core)
     return 0
 
+
 @cython.final
 @cython.no_gc_clear     # __dealloc__ still needs the core
 @cython.freelist(64)
@@ -234,7 +235,7 @@ cdef class Call:
         One thread at a time; the core may be used by all others meanwhile.
     """
     cdef Core core
-    cdef Layout layout          # outlives the core's own reference in a garbage collection
+    cdef Layout layout      # outlives the core's own reference in a garbage collection
     cdef Slot slot
     cdef Slot call_slot
     cdef readonly object model
@@ -270,8 +271,8 @@ cdef class Call:
         self.ended = False
 
     def __dealloc__(self):
-        # The last resort; whoever instruments a client ends its calls. A record that has
-        # become stale meanwhile is let go: nothing may be looked up from here.
+        # The last resort; whoever instruments a client ends its calls. A record that
+        # has become stale meanwhile is let go: nothing may be looked up from here.
         cdef om_core *c
         cdef om_ending e
         cdef int i
@@ -383,8 +384,8 @@ cdef class Call:
         Args:
             outcome: `SUCCESS`, `FAILURE` or `CANCELLED`.
             error: Of a failure: an exception, its class, or a code.
-            total: The server's total duration in nanoseconds; `None` where it told none,
-                and so for all that follow.
+            total: The server's total duration in nanoseconds; `None` where it told
+                none, and so for all that follow.
             load: Waiting for a slot and loading.
             prefill: Evaluating the prompt.
             decode: Generating.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What happens under `om_core.copying`: reading a core whole, and rebuilding its tables.
+"""What happens under `om_core.copying`: reading a core whole, rebuilding its tables.
 
-All of it runs without the GIL, from the moment that `copying` is taken to the one that it
-is given back: so nobody waits for the GIL while holding it, and no Python code can run
-there that would ask for it again. `copying` is taken before `lock`.
+All of it runs without the GIL, from the moment that `copying` is taken to the one that
+it is given back: so nobody waits for the GIL while holding it, and no Python code can
+run there that would ask for it again. `copying` is taken before `lock`.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -43,7 +43,9 @@ cdef inline bint reserve(om_copy *copy, size_t packed, uint32_t calls) noexcept 
     copy.calls = <om_call *> malloc(copy.calls_room * sizeof(om_call))
     return copy.packed != NULL and copy.calls != NULL
 
-cdef inline void locked_note(om_core *c, om_copy *copy, uint32_t name_id) noexcept nogil:
+cdef inline void locked_note(
+    om_core *c, om_copy *copy, uint32_t name_id
+) noexcept nogil:
     """The instant: all that is not a record's. Of calls, those of one model, or all."""
     cdef om_call *call = c.calls
     copy.totals = c.totals

@@ -7,7 +7,7 @@ from ometrics._record cimport om_record
 from ometrics._state cimport om_core, om_monotonic_ns, om_precise_wall_ns, om_wall_ns
 
 cdef class Slot:
-    """Owns one record's memory; the core's dictionary holds it under the model's name."""
+    """Owns one record's memory; the core's dictionary holds it by the model's name."""
     cdef om_record *record
     cdef list calls         # the slots of the model's operations, or None
 

@@ -2,9 +2,9 @@
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, TypeAlias, TypeVar, final
+from typing import Any, Final, NoReturn, TypeAlias, TypeVar, final
 
-from typing_extensions import Self
+from typing_extensions import Self, disjoint_base
 
 from ometrics._histogram import Layout
 
@@ -19,6 +19,7 @@ _Latency: TypeAlias = float | timedelta
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Row: TypeAlias = tuple[str, str, float | str | None, bool, int, float, int]
 
+@disjoint_base
 class Core:
     layout: Layout
     max_models: int
@@ -55,11 +56,13 @@ class Core:
     def read_events(
         self, cursor: int, capacity: int, /
     ) -> tuple[list[_Row], int, int]: ...
+    def __copy__(self) -> NoReturn: ...
+    def __deepcopy__(self, memo: object) -> NoReturn: ...
 
 @final
 class ModelRecorder:
     name: str
-    def __init__(self, core: Core, name: str) -> None: ...
+    def __new__(cls, core: Core, name: str) -> Self: ...
     def record_latency(self, latency: _Latency, /) -> None: ...
     def record_latencies(self, values: Iterable[_Latency], /) -> None: ...
     def record_error(
@@ -67,6 +70,8 @@ class ModelRecorder:
     ) -> None: ...
     def record_tokens(self, token_count: int, /) -> None: ...
     def time(self) -> Timer: ...
+    def __copy__(self) -> NoReturn: ...
+    def __deepcopy__(self, memo: object) -> NoReturn: ...
 
 @final
 class Timer:

@@ -6,29 +6,30 @@ nanoseconds, of which most are CPython's call.
 
 Thread safety
 -------------
-One mutex a collector (`om_core.lock`) protects all its counts. A single record keeps the
-GIL and tries the mutex; only when it is taken, the GIL is given up to wait. Loops over
-buffers give the GIL up, fill memory of their own, and take the mutex to add it. Python
-code never runs while it is held: argument conversion, look-up, allocation, warnings and
-clocks of the user come before or after. So a signal handler, a finalizer or a logging
+One mutex a collector (`om_core.lock`) protects all its counts. A single record keeps
+the GIL and tries the mutex; only when it is taken, the GIL is given up to wait. Loops
+over buffers give the GIL up, fill memory of their own, and take the mutex to add it.
+Python code never runs while it is held: argument conversion, look-up, allocation,
+warnings and clocks of the user come before or after. So a signal handler, a finalizer or a logging
 handler that records cannot meet a held mutex of its own thread.
 
 One instant without stopping anybody
 ------------------------------------
 A snapshot of a thousand models copies megabytes; under the mutex that would block every
 recorder for a millisecond. Instead `epoch` is advanced under the mutex: that is the
-instant. Each record carries the epoch that it was last seen in. The snapshot then visits
-the records one by one, each under the mutex for a microsecond; a recorder that comes to
-an unseen record first copies it for the snapshot (`locked_settle`), then changes it. The
-price on the hot path is one comparison, which also notices that a record is no longer in
-the table: removed, cleared by a reset, or the parent's after a fork. (Rejected: two
-halves that writers switch between, as in client_golang: a writer that a fork cuts off in
-the old half is waited for in the child for ever.)
+instant. Each record carries the epoch that it was last seen in. The snapshot then
+visits the records one by one, each under the mutex for a microsecond; a recorder that
+comes to an unseen record first copies it for the snapshot (`locked_settle`), then
+changes it. The price on the hot path is one comparison, which also notices that a
+record is no longer in the table: removed, cleared by a reset, or the parent's after a
+fork. (Rejected: two halves that writers switch between, as in client_golang: a writer
+that a fork cuts off in the old half is waited for in the child for ever.)
 
 Lock order: `copying` (see _copy.pxd), then `lock`. The GIL is never waited for while
-holding either, so a daemon thread that is stopped at exit takes neither with it. Without
-a GIL, look-ups also use CPython's critical sections, and those a thread that is stopped
-may keep: there, a finalizer that runs after `atexit` may hang if such threads record.
+holding either, so a daemon thread that is stopped at exit takes neither with it.
+Without a GIL, look-ups also use CPython's critical sections, and those a thread that is
+stopped may keep: there, a finalizer that runs after `atexit` may hang if such threads
+record.
 """
 
 from array import array
@@ -42,12 +43,16 @@ from cpython.buffer cimport (
     PyObject_CheckBuffer,
     PyObject_GetBuffer,
 )
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+)
 from cpython.datetime cimport import_datetime, timedelta
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.unicode cimport PyUnicode_DecodeUTF8, PyUnicode_FromObject
 from libc.math cimport INFINITY, NAN, fabs, isnan
-from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset, strcmp
 
@@ -105,7 +110,7 @@ cdef void forked_child() noexcept nogil:
         c.calls = NULL
         c.last_call = NULL
         c.n_calls = 0
-        if c.own_clock:         # which cannot be asked here: time goes on from the start
+        if c.own_clock:     # which cannot be asked here: time goes on from the start
             locked_clear(c, c.totals.start_wall_ns, c.totals.start_monotonic_ns)
         else:
             locked_clear(c, om_precise_wall_ns(), om_monotonic_ns())
@@ -172,7 +177,9 @@ cdef uint64_t ring_size(capacity) except 0:
     """
     cdef uint64_t size = 1
     if capacity > MAX_EVENTS:
-        raise ValueError(f"{capacity} events are too many to keep: at most {MAX_EVENTS}")
+        raise ValueError(
+            f"{capacity} events are too many to keep: at most {MAX_EVENTS}"
+        )
     while size < <uint64_t> capacity:
         size *= 2
     return size
@@ -202,10 +209,12 @@ cdef int unlink(om_core *c) noexcept:
 
 # --- recording -----------------------------------------------------------------------
 #
-# `slot` is None for a record by name: it is looked up after the arguments were converted,
-# so that refused ones leave nothing behind.
+# `slot` is None for a record by name: it is looked up after the arguments were
+# converted, so that refused ones leave nothing behind.
 
-cdef inline int add_latency(Core core, object model, Slot slot, object latency) except -1:
+cdef inline int add_latency(
+    Core core, object model, Slot slot, object latency
+) except -1:
     cdef om_core *c = core.c
     cdef om_record *record
     cdef double seconds
@@ -496,8 +505,9 @@ cdef class Core:
             )
             return self.add_slot(OVERFLOW)
         slot = self.new_slot(name, NOT_A_CALL, 0)
-        # A finalizer that ran in new_slot() may have come first, even with a reset. From
-        # here on nothing runs in between: the slot is of the dictionary that it is in.
+        # A finalizer that ran in new_slot() may have come first, even with a reset.
+        # From here on nothing runs in between: the slot is of the dictionary that it
+        # is in.
         slot.record.generation = self.generation
         return self.slots.setdefault(name, slot)
 
@@ -597,7 +607,8 @@ cdef class Core:
         cdef int n = 0
         om_mutex_acquire(&c.lock)
         call = c.calls
-        while call != NULL and n < EVENTS_AT_ONCE:  # the oldest: others are still recent
+        # The oldest: others are still recent.
+        while call != NULL and n < EVENTS_AT_ONCE:
             ids[n] = call.name_id
             n += 1
             call = call.next
@@ -677,11 +688,12 @@ cdef class Core:
 
         Args:
             model: Name of the model.
-            latency: Seconds, as any real number, or a `datetime.timedelta`. NaN, infinite
-                or negative: the request counts, its latency is unknown.
+            latency: Seconds, as any real number, or a `datetime.timedelta`. NaN,
+                infinite or negative: the request counts, its latency is unknown.
 
         Raises:
-            TypeError: `model` is not a `str`, or `latency` not a number; nothing counts.
+            TypeError: `model` is not a `str`, or `latency` not a number; nothing
+                counts.
 
         Thread-safety:
             Safe from any thread, signal handler or finalizer.
@@ -745,8 +757,8 @@ cdef class Core:
 
         Args:
             success: Whether it completed.
-            duration_ms: Milliseconds, as any real number, or a `timedelta`. NaN, infinite or negative: the
-                task counts, its duration is unknown.
+            duration_ms: Milliseconds, as any real number, or a `timedelta`. NaN,
+                infinite or negative: the task counts, its duration is unknown.
 
         Raises:
             TypeError: The duration is not a number; nothing counts.
@@ -874,13 +886,13 @@ cdef class Core:
         """
         cdef om_copy copy
         cdef uint64_t generation
-        cdef dict owner         # keeps alive what the table points to
+        cdef dict _owner        # keeps alive what the table points to
         cdef int status = OUTDATED
         self.begin_copy(&copy)
         while status == OUTDATED:
             with cython.critical_section(self):
                 self.restart()
-                owner = self.slots
+                _owner = self.slots
                 generation = self.generation
             with nogil:
                 status = copy_all(self.c, reset, generation, &copy)

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Immutable layouts of cells, and arithmetic over cells.
 
-Compiled because a snapshot of a thousand models reads a million cells. Pure: no lock, no
-shared state; every function may be called from any thread. Cells travel as `bytes` of
-native unsigned 64-bit counts together with the index of the first one, trimmed so that
-neither end is zero: equal histograms are equal bytes.
+Compiled because a snapshot of a thousand models reads a million cells. Pure: no lock,
+no shared state; every function may be called from any thread. Cells travel as `bytes`
+of native unsigned 64-bit counts together with the index of the first one, trimmed so
+that neither end is zero: equal histograms are equal bytes.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.math cimport INFINITY, ceil, exp2, ldexp
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+)
+from libc.math cimport INFINITY, exp2, ldexp
 from libc.stdint cimport UINT64_MAX, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
@@ -17,7 +21,6 @@ from ometrics._buckets cimport (
     EXP_CELLS,
     MIN_EXPONENT,
     OCTAVE,
-    SCALE,
     SLICE_BITS,
     SLICES,
     cell_of,
@@ -80,7 +83,9 @@ cdef class Layout:
         self.bounds = tuple([float(b) for b in bounds])
         n_explicit = len(self.bounds)
         if n_explicit > MAX_BOUNDS:
-            raise ValueError(f"{n_explicit} bucket bounds, at most {MAX_BOUNDS} are kept")
+            raise ValueError(
+                f"{n_explicit} bucket bounds, at most {MAX_BOUNDS} are kept"
+            )
         for bound in self.bounds:
             if not previous < bound < INFINITY:
                 raise ValueError(
@@ -191,8 +196,8 @@ cdef class Layout:
         The base-2 exponential view, trimmed.
 
         Returns:
-            `(offset, counts, underflow, overflow)`; `offset` is OpenTelemetry's index of
-            the first count, whose bucket is `(base^offset, base^(offset+1)]`.
+            `(offset, counts, underflow, overflow)`; `offset` is OpenTelemetry's index
+            of the first count, whose bucket is `(base^offset, base^(offset+1)]`.
         """
         cdef const uint64_t *c = cells_of(cells)
         cdef int n = length(cells)
@@ -239,9 +244,10 @@ cdef class Layout:
         """
         Estimate of the `rank`-th smallest value (from 1), without minimum or maximum.
 
-        The harmonic midpoint `2ab / (a + b)` of the cell `(a, b]` has the least relative
-        error for any value in it: (base - 1) / (base + 1) = 1.08 % at scale 5
-        (DDSketch, Masson et al. 2019, section 2.1). The two open cells give their bound.
+        The harmonic midpoint `2ab / (a + b)` of the cell `(a, b]` has the least
+        relative error for any value in it: (base - 1) / (base + 1) = 1.08 % at scale 5
+        (DDSketch, Masson et al. 2019, section 2.1). The two open cells give their
+        bound.
         """
         cdef const uint64_t *c = cells_of(cells)
         cdef int n = length(cells)
@@ -292,7 +298,8 @@ cdef class Layout:
         start = offset - MIN_EXPONENT * OCTAVE
         if counts and (start < 0 or start + len(counts) > EXP_CELLS):
             raise ValueError(
-                f"exponential offset {offset} with {len(counts)} counts leaves the range"
+                f"exponential offset {offset} with {len(counts)} counts leaves the"
+                " range"
             )
         seen = underflow
         at[self.exp_end[0]] = seen
@@ -359,13 +366,16 @@ def subtract(int first_a, bytes a not None, int first_b, bytes b not None, /):
     Cell by cell difference `a - b`; returns `(first, cells)`.
 
     Raises:
-        ValueError: A count of `b` is above that of `a`: `b` is not an earlier part of it.
+        ValueError: A count of `b` is above that of `a`: `b` is not an earlier part of
+            it.
     """
     if not b:
         return first_a, a
     if not a or first_b < first_a or first_b + length(b) > first_a + length(a):
         raise ValueError("not an earlier part of this histogram: a count went back")
-    cdef bytes cells = PyBytes_FromStringAndSize(PyBytes_AS_STRING(a), PyBytes_GET_SIZE(a))
+    cdef bytes cells = PyBytes_FromStringAndSize(
+        PyBytes_AS_STRING(a), PyBytes_GET_SIZE(a)
+    )
     cdef uint64_t *c = <uint64_t *> <void *> PyBytes_AS_STRING(cells)
     cdef const uint64_t *cb = cells_of(b)
     cdef int i, at

@@ -2,9 +2,9 @@
 """One model's record: a flat C struct, and the only functions that write one.
 
 Flat means fixed size and no pointers, the name inside: such a record can live in a file
-mapped by several processes. Every `locked_*` function runs while the core's mutex is held
-(or on a record that no other thread can reach) and is `noexcept nogil` for that reason:
-no Python object, no allocation, no raise, no change of the GIL (law 1).
+mapped by several processes. Every `locked_*` function runs while the core's mutex is
+held (or on a record that no other thread can reach) and is `noexcept nogil` for that
+reason: no Python object, no allocation, no raise, no change of the GIL (law 1).
 """
 
 from libc.math cimport INFINITY
@@ -33,7 +33,7 @@ cdef struct om_codes:
     uint64_t counts[MAX_CODES + 1]      # the last one: _OTHER
 
 cdef struct om_record:
-    uint64_t epoch          # of the last snapshot that has seen this state; see _core.pyx
+    uint64_t epoch          # of the last snapshot that saw this state; see _core.pyx
     uint64_t generation     # of the table that it belongs in
     uint64_t published      # whether it is there: it is from its first record on
     uint32_t name_id
@@ -74,7 +74,9 @@ cdef struct om_packed_histogram:
 cdef inline size_t histogram_size(const om_layout *layout) noexcept nogil:
     return sizeof(om_histogram) + layout.n_cells * sizeof(uint64_t)
 
-cdef inline size_t record_size(const om_layout *layout, int n_histograms) noexcept nogil:
+cdef inline size_t record_size(
+    const om_layout *layout, int n_histograms
+) noexcept nogil:
     return sizeof(om_record) + n_histograms * histogram_size(layout)
 
 cdef inline om_histogram *histogram_at(
@@ -162,7 +164,9 @@ cdef inline void locked_merge_histogram(
     if other.max > into.max:
         into.max = other.max
 
-cdef inline size_t packed_limit(const om_layout *layout, int n_histograms) noexcept nogil:
+cdef inline size_t packed_limit(
+    const om_layout *layout, int n_histograms
+) noexcept nogil:
     """The most bytes that `locked_pack` writes for such a record."""
     return sizeof(om_record) + 8 + n_histograms * (
         sizeof(om_packed_histogram) + layout.n_cells * sizeof(uint64_t)

@@ -137,7 +137,9 @@ cdef inline int reason_of(double value) noexcept nogil:
         return NOT_A_NUMBER
     return INFINITE if value > 0 else NEGATIVE
 
-cdef inline void locked_clear(om_core *c, int64_t wall_ns, int64_t monotonic_ns) noexcept nogil:
+cdef inline void locked_clear(
+    om_core *c, int64_t wall_ns, int64_t monotonic_ns
+) noexcept nogil:
     """Empty the core; its old records become stale by their generation."""
     c.generation += 1
     c.epoch += 1
@@ -234,7 +236,7 @@ cdef inline int locked_retire(om_core *c, om_record *model) noexcept nogil:
             found += 1
     return found
 
-# A batch while it is counted: a record that nobody else sees, and what it could not hold.
+# A batch being counted: a record that nobody else sees, and what it could not hold.
 cdef struct om_batch:
     om_record *record
     uint64_t saturated
@@ -244,8 +246,9 @@ cdef inline void fill(
     const om_layout *layout, om_batch *batch, const double *data, Py_ssize_t n
 ) noexcept nogil:
     """Count `n` values. Nearly all are in the exponential range, which one comparison
-    tells: they are valid then, and their nanoseconds fit. The guess is corrected without
-    a branch, since values that come in no order are mispredicted half of the time."""
+    tells: they are valid then, and their nanoseconds fit. The guess is corrected
+    without a branch, since values that come in no order are mispredicted half of the
+    time."""
     cdef om_histogram *h = histogram_at(layout, batch.record, 0)
     cdef uint64_t *cells = cells_at(h)
     cdef double low = INFINITY

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """`MetricsCollector`: the thin public face of the core.
 
-Recording is inherited from the compiled `Core` unchanged; here are only the ways to read.
+Recording is inherited unchanged from the compiled `Core`; here are the ways to read.
 """
 
 from __future__ import annotations
@@ -144,11 +144,12 @@ class MetricsCollector(Core):
         Count a call that you made over HTTP yourself.
 
         Args:
-            response: What a finished call answered: the dictionary of the JSON body (of a
-                stream: of its last line), or the client's response object. Ollama's and
-                OpenAI's forms are known.
-            latency: From call to last byte, if you timed it. Without it the server's own
-                total duration counts as the latency, and the network's share is unknown.
+            response: What a finished call answered: the dictionary of the JSON body (of
+                a stream: of its last line), or the client's response object. Ollama's
+                and OpenAI's forms are known.
+            latency: From call to last byte, if you timed it. Without it the server's
+                own total duration counts as the latency, and the network's share is
+                unknown.
 
         Raises:
             TypeError: `response` is neither form of a finished call.
@@ -331,7 +332,7 @@ class MetricsCollector(Core):
 
     def serve(self, port: int = 9464, **options: Any) -> Endpoint:
         """
-        Serve `/metrics`, `/metrics.json` and `/healthz` until `close()` (extra `serve`).
+        Serve `/metrics`, `/metrics.json`, `/healthz` until `close()` (extra `serve`).
 
         Args:
             port: Where to listen; 0 for any free port.
@@ -357,10 +358,10 @@ class MetricsCollector(Core):
 
     def close(self) -> None:
         """
-        End the channels (what they hold can still be read), the sampler and the endpoints
-        that `serve` began. Idempotent.
+        End the channels, the sampler and the endpoints that `serve` began. Idempotent.
 
-        Recording goes on counting, without events.
+        What the channels hold can still be read. Recording goes on counting, without
+        events.
         """
         self._closed = True
         self.stop_events()

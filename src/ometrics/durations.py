@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Go's duration strings: `"150ms"`, `"1m1.5s"`, `"1.000001ms"`.
 
-The original package exports latencies as `time.Duration.String()` writes them; the rules
-are those of Go's documentation of package `time`.
+The original package exports latencies as `time.Duration.String()` writes them; the
+rules are those of Go's documentation of package `time`.
 """
 
 from __future__ import annotations
@@ -10,14 +10,18 @@ from __future__ import annotations
 import re
 from typing import Final
 
+_MICROSECOND: Final = 1_000
+_MILLISECOND: Final = 1_000_000
+_SECOND: Final = 1_000_000_000
+_MINUTE: Final = 60 * _SECOND
 _NS: Final = {
     "ns": 1,
-    "µs": 1_000,
-    "us": 1_000,
-    "ms": 1_000_000,
-    "s": 1_000_000_000,
-    "m": 60_000_000_000,
-    "h": 3_600_000_000_000,
+    "µs": _MICROSECOND,
+    "us": _MICROSECOND,
+    "ms": _MILLISECOND,
+    "s": _SECOND,
+    "m": _MINUTE,
+    "h": 60 * _MINUTE,
 }
 _PART: Final = re.compile(r"(\d+)(?:\.(\d+))?(ns|us|µs|μs|ms|s|m|h)")
 _ALL: Final = re.compile(rf"-?(?:{_PART.pattern})+")
@@ -35,13 +39,13 @@ def format_duration(ns: int) -> str:
     """
     if ns < 0:
         return "-" + format_duration(-ns)
-    if ns < 1_000_000_000:
-        if ns < 1_000:
+    if ns < _SECOND:
+        if ns < _MICROSECOND:
             return f"{ns}ns" if ns else "0s"
-        if ns < 1_000_000:
+        if ns < _MILLISECOND:
             return f"{_decimal(ns, 3)}µs"
         return f"{_decimal(ns, 6)}ms"
-    minutes, rest = divmod(ns, 60_000_000_000)
+    minutes, rest = divmod(ns, _MINUTE)
     seconds = f"{_decimal(rest, 9)}s"
     if not minutes:
         return seconds

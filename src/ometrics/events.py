@@ -36,7 +36,7 @@ _LONGEST_WAIT: Final = 0.02
 _REACH: Final = 8192
 
 
-class MetricsEvent(msgspec.Struct, frozen=True):
+class MetricsEvent(msgspec.Struct, frozen=True, gc=False):
     """
     One thing that was recorded.
 

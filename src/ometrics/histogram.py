@@ -24,7 +24,7 @@ from ometrics.durations import format_duration
 
 UINT64_MAX: Final = 2**64 - 1
 
-# More bounds of the user's would make every record of a model larger than they are worth.
+# More bounds of the user's would make every record larger than they are worth.
 MAX_BUCKETS: Final = 512
 
 # The original package's labels: 1ms ... 5s and 10s+, the last for all above 5 s.
@@ -85,7 +85,7 @@ def _saturated(value: int) -> int:
     return min(value, UINT64_MAX)
 
 
-class LatencyHistogram(msgspec.Struct, frozen=True, kw_only=True):
+class LatencyHistogram(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     An immutable histogram of durations in seconds.
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The optional background sampler of this process: memory, CPU, threads, asyncio tasks."""
+"""The optional background sampler of this process: memory, CPU, threads and tasks."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,8 @@ class ResourceSampler:
     """
     Tells a collector every `interval` seconds what this process uses.
 
-    A daemon thread that holds the collector weakly: it ends with it, and never keeps the
-    process alive. A forked child has no such thread; `revive` starts one there.
+    A daemon thread that holds the collector weakly: it ends with it, and never keeps
+    the process alive. A forked child has no such thread; `revive` starts one there.
 
     Args:
         collector: Whom to tell.
@@ -52,10 +53,13 @@ class ResourceSampler:
         self._stop = threading.Event()
         self._process = self._process_of()
         self._process.cpu_percent()  # the first call only sets its starting point
+        used = self._process.cpu_times()
+        age = time.time() - self._process.create_time()
+        since_start = 100.0 * (used.user + used.system) / age if age > 0 else 0.0
         self._thread = threading.Thread(
             target=self._run, name="ometrics-resources", daemon=True
         )
-        self.sample()
+        self.sample(since_start)
         self._thread.start()
 
     def revive(self) -> None:
@@ -63,14 +67,20 @@ class ResourceSampler:
         if self._pid != os.getpid() and not self._stop.is_set():
             self._start()
 
-    def sample(self) -> bool:
-        """Tell the collector once; whether it still exists."""
+    def sample(self, cpu_percent: float | None = None) -> bool:
+        """
+        Tell the collector once; whether it still exists.
+
+        Args:
+            cpu_percent: Instead of the mean since the last sample. The first one has
+                none before it and gets the mean since the process began.
+        """
         collector = self._collector()
         if collector is None:
             return False
         collector.update_resource_metrics(
             self._process.memory_info().rss / 1e6,
-            self._process.cpu_percent(),
+            self._process.cpu_percent() if cpu_percent is None else cpu_percent,
             threading.active_count() + self._tasks(),
         )
         return True

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The narrow waist: everything a reader sees, at one instant, immutable.
 
-A `Snapshot` merges (processes, machines) and subtracts (windows); all else in the package
-takes one and knows nothing of the core or its lock. The core hands over counts in packed
-bytes; `Snapshot.models` unpacks them when someone looks.
+A `Snapshot` merges (processes, machines) and subtracts (windows); all else in the
+package takes one and knows nothing of the core or its lock. The core hands over counts
+in packed bytes; `Snapshot.models` unpacks them when someone looks.
 
-Counts are exact integers and sums are integer nanoseconds, so `merge` is associative and
-commutative and `delta` undoes it. What nobody told is `None`, never 0.
+Counts are exact integers and sums are integer nanoseconds, so `merge` is associative
+and commutative and `delta` undoes it. What nobody told is `None`, never 0.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ import msgspec
 from msgspec.structs import replace
 
 from ometrics.histogram import UINT64_MAX, LatencyHistogram
+
+# The read types are built with gc=False: they hold numbers, names and each other, never
+# a cycle, and the collector need not look at the thousands of them in a snapshot.
 
 OVERFLOW_MODEL: Final = "__overflow__"
 OTHER: Final = "_OTHER"
@@ -92,7 +95,7 @@ def _latest(one: datetime | None, other: datetime | None) -> datetime | None:
     return max((t for t in (one, other) if t is not None), default=None)
 
 
-class CallMetrics(msgspec.Struct, frozen=True, kw_only=True):
+class CallMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     What finished and running calls of one model and operation told.
 
@@ -115,7 +118,7 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True):
         residual: The server's total less load, prefill and decode.
         network: Latency less the server's total: network and client.
         prompt_tokens: Whole prompts, cached tokens included; `None` if nobody told.
-        cached_tokens: Part of the above that came from the cache; `None` if nobody told.
+        cached_tokens: Part of these that came from the cache; `None` if nobody told.
         completion_tokens: Thinking included; `None` if nobody told.
         decode_tokens: Completion tokens of calls that also told the decode duration.
         decode_ns: Decode duration of those calls, in nanoseconds.
@@ -222,13 +225,14 @@ def _each_taken(later: Any, earlier: Any, names: Iterable[str]) -> dict[str, Any
 
 
 def _take_known(later: Any, earlier: Any, name: str) -> int | None:
-    now, before = getattr(later, name), getattr(earlier, name)
+    now: int | None = getattr(later, name)
+    before: int | None = getattr(earlier, name)
     if now is None or before is None:
         return now
     return _take(name, now, before)
 
 
-class PerformanceMetrics(msgspec.Struct, frozen=True, kw_only=True):
+class PerformanceMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     One model's requests.
 
@@ -364,7 +368,7 @@ _MODEL_COUNTS: Final = (
 )
 
 
-class TaskStatistics(msgspec.Struct, frozen=True, kw_only=True):
+class TaskStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     How tasks went.
 
@@ -440,7 +444,7 @@ class TaskStatistics(msgspec.Struct, frozen=True, kw_only=True):
 _TASK_COUNTS: Final = ("completed_tasks", "failed_tasks", "duration_unknown", "sum_ns")
 
 
-class ResourceMetrics(msgspec.Struct, frozen=True, kw_only=True):
+class ResourceMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     What the process used when it was last told.
 
@@ -499,7 +503,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         """Identity and size; the fields hold the rest."""
         return (
-            f"<Snapshot of {self.instance_id[:8]} at {self.collection_time.isoformat()}:"
+            f"<Snapshot of {self.instance_id[:8]}"
+            f" at {self.collection_time.isoformat()}:"
             f" {len(self.models)} models, {self.total_requests} requests>"
         )
 
@@ -566,12 +571,12 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         """
         What was counted after `earlier`, a snapshot of the same collector and start.
 
-        A model that was removed since then is left out; one that was removed and recorded
-        again starts anew, which shows as a count that went back.
+        A model that was removed since then is left out; one that was removed and
+        recorded again starts anew, which shows as a count that went back.
 
         Raises:
-            ValueError: A count of `earlier` is above this one's: it is later, of another
-                collector, or there was a reset in between.
+            ValueError: A count of `earlier` is above this one's: it is later, of
+                another collector, or there was a reset in between.
         """
         if (
             self.instance_id == earlier.instance_id

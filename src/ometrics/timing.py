@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import aclosing
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,7 @@ def timed(function: Callable[..., Any], core: Core, model: str) -> Callable[...,
 
     elif inspect.isgeneratorfunction(function):
 
-        def wrapper(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
             with core.time(model):
                 return (yield from function(*args, **kwargs))
 

@@ -117,8 +117,10 @@ def models_of(
 
 
 def _no_calls(operation: str, buckets: tuple[float, ...]) -> CallMetrics:
-    empty: Any = LatencyHistogram(bucket_bounds=buckets)
-    return CallMetrics(operation=operation, **dict.fromkeys(CALL_HISTOGRAMS, empty))
+    histograms: dict[str, Any] = dict.fromkeys(
+        CALL_HISTOGRAMS, LatencyHistogram(bucket_bounds=buckets)
+    )
+    return CallMetrics(operation=operation, **histograms)
 
 
 def _time(ns: int) -> datetime | None:

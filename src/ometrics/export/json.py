@@ -121,9 +121,10 @@ def _of_model(metrics: PerformanceMetrics) -> doc.Model:
     hist = _of_histogram(metrics.latency_hist)
     low, high, mean = hist.min_seconds, hist.max_seconds, hist.mean_seconds
     calls = metrics.calls
+    total = metrics.total_requests
     return doc.Model(
         metrics.model,
-        min(metrics.total_requests, UINT64_MAX),
+        total if total <= UINT64_MAX else UINT64_MAX,
         metrics.successful_reqs,
         metrics.failed_reqs,
         "0s" if mean is None else go_duration(mean),
