@@ -10,8 +10,8 @@ One mutex a collector (`om_core.lock`) protects all its counts. A single record 
 the GIL and tries the mutex; only when it is taken, the GIL is given up to wait. Loops
 over buffers give the GIL up, fill memory of their own, and take the mutex to add it.
 Python code never runs while it is held: argument conversion, look-up, allocation,
-warnings and clocks of the user come before or after. So a signal handler, a finalizer or a logging
-handler that records cannot meet a held mutex of its own thread.
+warnings and clocks of the user come before or after. So a signal handler, a finalizer
+or a logging handler that records cannot meet a held mutex of its own thread.
 
 One instant without stopping anybody
 ------------------------------------
@@ -560,7 +560,7 @@ cdef class Core:
         self.next_name_id += 1
         self.names[record.name_id] = name
         self.name_ids[name] = record.name_id
-        if len(self.names) > 16 * (self.max_models + FIRST_CAPACITY):
+        if len(self.names) > 4 * (<int64_t> self.max_models + EVENTS_AT_ONCE):
             self.forget_names()
         return slot
 
@@ -624,7 +624,7 @@ cdef class Core:
             om_mutex_release(&c.lock)
             live.update([ids[i] for i in range(n)])
         for id in list(self.names):     # in place: readers hold this dictionary
-            if id not in live and id + 2 * self.max_models < self.next_name_id:
+            if id not in live and id + self.max_models < self.next_name_id:
                 self.name_ids.pop(self.names.pop(id, None), None)
         return 0
 

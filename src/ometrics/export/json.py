@@ -124,7 +124,7 @@ def _of_model(metrics: PerformanceMetrics) -> doc.Model:
     total = metrics.total_requests
     return doc.Model(
         metrics.model,
-        total if total <= UINT64_MAX else UINT64_MAX,
+        min(total, UINT64_MAX),
         metrics.successful_reqs,
         metrics.failed_reqs,
         "0s" if mean is None else go_duration(mean),
