@@ -22,8 +22,8 @@ from ometrics import MetricsCollector
 from ometrics._calls import Call, record_call
 from ometrics.export import prometheus
 
-# Nanoseconds of the original Go package, measured on another day: DESIGN.md, "Numbers
-# to know". Every ratio against one of these is marked as such.
+# Nanoseconds of the original Go package. No Go toolchain runs beside ours, so these are
+# constants from another day; every ratio against one of them is marked as such.
 ORIGINAL = {
     "RecordLatency": 452.0,
     "RecordTokens": 35.0,
@@ -31,7 +31,7 @@ ORIGINAL = {
     "GetModelMetrics": 1_350.0,
     "ExportJSON of 100 models": 1_360_000.0,
 }
-ORIGINAL_SOURCE = "the original, measured on another day, see DESIGN"
+ORIGINAL_SOURCE = "a constant: the original Go package, measured on another day"
 
 MANY, SOME = 1000, 100  # models of the large worlds
 LATENCIES = 200  # a model of the large worlds, lognormal

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 README = Path(__file__).parent / "README.md"
+FRONT_PAGE = Path(__file__).parents[1] / "README.md"
 
 
 def _pattern(name: str) -> re.Pattern[str]:
@@ -20,20 +21,20 @@ def _pattern(name: str) -> re.Pattern[str]:
     )
 
 
-def block(name: str) -> str:
+def block(name: str, page: Path = README) -> str:
     """What stands between the markers of a block."""
-    found = _pattern(name).search(README.read_text("utf-8"))
+    found = _pattern(name).search(page.read_text("utf-8"))
     if found is None:
-        raise LookupError(f"README.md has no block {name}")
+        raise LookupError(f"{page} has no block {name}")
     return found[2]
 
 
-def replace(name: str, text: str) -> None:
+def replace(name: str, text: str, page: Path = README) -> None:
     """Write a block anew."""
-    block(name)
-    old = README.read_text("utf-8")
+    block(name, page)
+    old = page.read_text("utf-8")
     new = _pattern(name).sub(lambda found: f"{found[1]}{text}\n{found[3]}", old)
-    README.write_text(new, "utf-8")
+    page.write_text(new, "utf-8")
 
 
 def _processor() -> str:

@@ -176,6 +176,33 @@ def markdown(found: list[Row], peers: Peers) -> str:
     return "\n".join(lines)
 
 
+# What the project's own README shows, by the start of the row's name.
+FRONT = (
+    "record_latency by name against",
+    "record_latency by bound recorder against",
+    "record_latencies, 1,000",
+    "with mc.time",
+    "snapshot() of",
+    "export_json() of 100 models",
+    "Prometheus text page of 1,000 models, snapshot included against",
+    "memory a model, all views",
+    "instrumented client, a call: ometrics",
+    "instrumented client, a chunk: ometrics",
+)
+
+
+def front_page(found: list[Row]) -> str:
+    """The block of the project's README: the rows that a newcomer asks for."""
+    lines = ["| operation | measured |", "|---|---|"]
+    lines += [
+        f"| {r.operation} | {r.measured} |"
+        for r in found
+        if r.operation.startswith(FRONT)
+    ]
+    lines += ["", f"{ORIGINAL_MARK.strip()} {ORIGINAL_SOURCE}."]
+    return "\n".join([readme.environment("cython"), "", *lines])
+
+
 def _json_table(peers: Peers) -> str:
     packages = ", ".join(f"{k} {v}" for k, v in peers.packages.items())
     lines = [f"{packages}.", "", "| what | best |", "|---|---:|"]
@@ -205,6 +232,7 @@ def show(*, quick: bool = False, update: bool = False) -> None:
         print(f"left out: {name}: {why}")
     if update:
         readme.replace(BLOCK, markdown(found, peers))
+        readme.replace("speed", front_page(found), readme.FRONT_PAGE)
         libraries = Peers()
         libraries.run("json_libraries")
         readme.replace("json", _json_table(libraries))

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterable
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ollama
 import openai
+import pytest
 
 from ometrics import CallMetrics, MetricsCollector
 
@@ -131,3 +135,40 @@ def outcomes(
 
 SUCCEEDED, FAILED, CANCELLED = (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0)
 NOTHING = (0, 0, 0, 0)
+
+
+@contextmanager
+def opentelemetry_instrumented() -> Iterator[None]:
+    """OpenLLMetry with a tracer that samples nothing; removed by hand afterwards."""
+    name = "opentelemetry.instrumentation.ollama"
+    module = pytest.importorskip(name, reason="OpenLLMetry is not installed")
+    trace = pytest.importorskip("opentelemetry.sdk.trace")
+    instrumentor = module.OllamaInstrumentor()
+    instrumentor.instrument(
+        tracer_provider=trace.TracerProvider(
+            sampler=trace.sampling.ALWAYS_OFF, shutdown_on_exit=False
+        )
+    )
+    try:
+        yield
+    finally:
+        with suppress(Exception):
+            instrumentor.uninstrument()  # leaves its wrappers behind
+        client = sys.modules["ollama._client"]
+        for owner, name in [
+            (ollama.Client, "_request"),
+            (ollama.AsyncClient, "_request"),
+            (client, "_copy_messages"),
+        ]:
+            setattr(owner, name, _peeled(vars(owner)[name]))
+
+
+def _peeled(method: Any) -> Any:
+    """The method without wrapt's wrappers, wherever they are among the layers."""
+    if not hasattr(method, "__wrapped__"):
+        return method
+    inner = _peeled(method.__wrapped__)
+    if type(method) is not types.FunctionType:  # not isinstance: wrapt's pretends
+        return inner
+    method.__wrapped__ = inner  # type: ignore[attr-defined]
+    return method

@@ -8,13 +8,10 @@ import gc
 import json
 import os
 import signal
-import sys
 import threading
-import types
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -30,6 +27,7 @@ from instrumenting import (
     SUCCEEDED,
     Driver,
     call_metrics,
+    opentelemetry_instrumented,
     outcomes,
 )
 
@@ -54,34 +52,6 @@ from ometrics.testing import (
 )
 
 MS = 1_000_000  # nanoseconds
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedOllama]:
-    """A scripted server."""
-    with ScriptedOllama() as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    """Leave the client as it was."""
-    yield
-    ometrics.ollama.uninstrument()
-
-
-@pytest.fixture
-def collector() -> Iterator[MetricsCollector]:
-    """A collector that watches the official client."""
-    collector = ometrics.ollama.instrument(MetricsCollector())
-    yield collector
-    assert 0 == collector.snapshot().internal_errors
-
-
-@pytest.fixture(params=["sync", "async"])
-def ask(request: pytest.FixtureRequest, server: ScriptedOllama) -> Driver:
-    """The official client, sync and async."""
-    return Driver(server.url, is_async=request.param == "async")
 
 
 def test_trap_01_stream_omitted_means_streaming(
@@ -649,43 +619,6 @@ def test_trap_24_wall_clock_is_not_used_for_intervals(
     assert 0.5 == pytest.approx(call.time_to_first_chunk.min)
     assert 0.25 == pytest.approx(call.time_per_output_chunk.max)
     assert 0.75 == pytest.approx(call.latency.max)
-
-
-@contextmanager
-def opentelemetry_instrumented() -> Iterator[None]:
-    """OpenLLMetry with a tracer that samples nothing; removed by hand afterwards."""
-    name = "opentelemetry.instrumentation.ollama"
-    module = pytest.importorskip(name, reason="OpenLLMetry is not installed")
-    trace = pytest.importorskip("opentelemetry.sdk.trace")
-    instrumentor = module.OllamaInstrumentor()
-    instrumentor.instrument(
-        tracer_provider=trace.TracerProvider(
-            sampler=trace.sampling.ALWAYS_OFF, shutdown_on_exit=False
-        )
-    )
-    try:
-        yield
-    finally:
-        with suppress(Exception):
-            instrumentor.uninstrument()  # leaves its wrappers behind
-        client = sys.modules["ollama._client"]
-        for owner, name in [
-            (ollama.Client, "_request"),
-            (ollama.AsyncClient, "_request"),
-            (client, "_copy_messages"),
-        ]:
-            setattr(owner, name, _peeled(vars(owner)[name]))
-
-
-def _peeled(method: Any) -> Any:
-    """The method without wrapt's wrappers, wherever they are among the layers."""
-    if not hasattr(method, "__wrapped__"):
-        return method
-    inner = _peeled(method.__wrapped__)
-    if type(method) is not types.FunctionType:  # not isinstance: wrapt's pretends
-        return inner
-    method.__wrapped__ = inner  # type: ignore[attr-defined]
-    return method
 
 
 def test_every_trap_has_its_test() -> None:
