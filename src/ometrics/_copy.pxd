@@ -114,6 +114,7 @@ cdef inline int copy_all(
             if c.table[i].epoch != c.epoch:
                 locked_settle(c, c.table[i])
             om_mutex_release(&c.lock)
+            om_mutex_yield()
         om_mutex_lock(&c.lock)
         c.snapshotting = 0
         copy.used = c.packed_size

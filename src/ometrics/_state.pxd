@@ -36,6 +36,7 @@ cdef extern from "_mutex.h":
     void om_mutex_acquire(om_mutex *) noexcept
     void om_mutex_lock(om_mutex *) noexcept nogil
     void om_mutex_release(om_mutex *) noexcept nogil
+    void om_mutex_yield() noexcept nogil
     int om_at_fork(void (*child)() noexcept nogil) noexcept nogil
     bint OM_HAS_GIL
     void om_publish(void **, void *) noexcept nogil
