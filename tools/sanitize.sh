@@ -13,6 +13,8 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# An instrumented program is ten times slower, and finds in a few rounds what it can find.
+export OMETRICS_FAULT_FACTOR=${OMETRICS_FAULT_FACTOR:-0.1}
 venv=${VENV:-.venv}
 export CC=${CC:-gcc}
 readonly REPORTED=66  # What a sanitized process exits with after a report.
@@ -55,7 +57,7 @@ settings() { # sanitizer: sets flags, runtime, options, canaries and selection
       flags=thread
       runtime=libtsan.so
       # Goes on after a report; forked children exist, but their threads are not checked.
-      options=(TSAN_OPTIONS="$common:halt_on_error=0:die_after_fork=0")
+      options=(TSAN_OPTIONS="$common:halt_on_error=0:die_after_fork=0:suppressions=$root/tools/tsan_suppressions.txt")
       canaries=(data_race)
       selection="threads and not (fork or slow or real or sanitize_skip)"
       ;;

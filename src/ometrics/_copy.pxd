@@ -152,10 +152,12 @@ cdef inline int grow_table(om_core *c) noexcept nogil:
     cdef om_record **table
     cdef uint32_t capacity
     om_mutex_lock(&c.copying)
-    if c.n < c.capacity:
+    om_mutex_lock(&c.lock)
+    capacity = c.capacity if c.n < c.capacity else 2 * c.capacity
+    om_mutex_release(&c.lock)
+    if capacity == c.capacity:
         om_mutex_release(&c.copying)
         return COPIED
-    capacity = 2 * c.capacity
     table = <om_record **> malloc(capacity * sizeof(om_record *))
     if table == NULL:
         om_mutex_release(&c.copying)

@@ -458,7 +458,7 @@ cdef class Core:
         # dictionary from being replaced between its look-up and our reference to it.
         cdef Slot slot = None
         with cython.critical_section(self):
-            if self.generation == self.c.generation:
+            if self.generation == om_load(&self.c.generation):
                 slot = self.slots.get(model)
             if slot is None:
                 return self.add_slot(model)
@@ -478,7 +478,7 @@ cdef class Core:
     cdef Slot known_slot(self, object model):
         """The slot of exactly this name, if something was recorded under it."""
         with cython.critical_section(self):
-            if self.generation == self.c.generation:
+            if self.generation == om_load(&self.c.generation):
                 return self.slots.get(model)
             return None
 
@@ -567,19 +567,20 @@ cdef class Core:
     cdef int restart(self) except -1:
         """After a reset or in a forked child: begin with no slots."""
         cdef dict fresh
-        if self.generation != self.c.generation:
+        if self.generation != om_load(&self.c.generation):
             # The allocation may collect garbage, whose finalizer restarts and records.
             fresh = {}
-            if self.generation == self.c.generation:
+            if self.generation == om_load(&self.c.generation):
                 return 0
             self.slots = fresh
-            self.generation = self.c.generation
+            self.generation = om_load(&self.c.generation)
             self.forget_last()
         return 0
 
     cdef Slot renew(self, object model, om_record *record):
         """After `locked_settle` refused a record: the slot to try instead."""
-        if record.generation == self.c.generation:      # so there was no room
+        # Not stale, so there was no room.
+        if om_load(&record.generation) == om_load(&self.c.generation):
             self.grow()
         self.forget_last()
         return self.find_slot(model)
@@ -1003,7 +1004,11 @@ cdef class Core:
     @property
     def head(self):
         """Events ever emitted: the position at which a new reader starts."""
-        return self.c.head
+        cdef uint64_t head
+        om_mutex_acquire(&self.c.lock)
+        head = self.c.head
+        om_mutex_release(&self.c.lock)
+        return head
 
     def read_events(self, uint64_t cursor, uint64_t capacity, /):
         """
@@ -1133,7 +1138,8 @@ cdef class ModelRecorder:
         with cython.critical_section(self):
             if (
                 self.slot is None
-                or self.slot.record.generation != self.core.c.generation
+                or om_load(&self.slot.record.generation)
+                != om_load(&self.core.c.generation)
             ):
                 self.slot = self.core.known_slot(self.name)
             return self.slot

@@ -156,6 +156,23 @@ static inline void om_barrier(void) {
 #endif
 }
 
+/* A number that is changed under a mutex and may be looked at without it: whoever does
+ * looks again under the mutex before it matters. */
+static inline uint64_t om_load(const uint64_t *place) {
+#if defined(_WIN32)
+    return *(volatile const uint64_t *)place;
+#else
+    return __atomic_load_n(place, __ATOMIC_RELAXED);
+#endif
+}
+static inline void om_store(uint64_t *place, uint64_t value) {
+#if defined(_WIN32)
+    *(volatile uint64_t *)place = value;
+#else
+    __atomic_store_n(place, value, __ATOMIC_RELAXED);
+#endif
+}
+
 /* Whether one thread at a time runs Python: then a one-entry cache needs no lock. */
 #if defined(Py_GIL_DISABLED)
 #define OM_HAS_GIL 0

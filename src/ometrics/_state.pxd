@@ -41,6 +41,8 @@ cdef extern from "_mutex.h":
     bint OM_HAS_GIL
     void om_publish(void **, void *) noexcept nogil
     void om_barrier() noexcept nogil
+    uint64_t om_load(const uint64_t *) noexcept nogil
+    void om_store(uint64_t *, uint64_t) noexcept nogil
     int64_t om_wall_ns() noexcept nogil
     int64_t om_precise_wall_ns() noexcept nogil
     int64_t om_monotonic_ns() noexcept nogil
@@ -142,7 +144,7 @@ cdef inline void locked_clear(
     om_core *c, int64_t wall_ns, int64_t monotonic_ns
 ) noexcept nogil:
     """Empty the core; its old records become stale by their generation."""
-    c.generation += 1
+    om_store(&c.generation, c.generation + 1)
     c.epoch += 1
     c.n = 0
     c.next_order = 0
@@ -223,14 +225,14 @@ cdef inline int locked_retire(om_core *c, om_record *model) noexcept nogil:
     cdef uint32_t i = c.n
     cdef int found = 0
     cdef om_record *record
-    model.generation = UINT64_MAX       # stale for ever
+    om_store(&model.generation, UINT64_MAX)     # stale for ever
     model.epoch = 0
     while i > 0:
         i -= 1
         record = c.table[i]
         if record.name_id == model.name_id:
             c.packed_limit -= packed_limit(c.layout, record.n_histograms)
-            record.generation = UINT64_MAX
+            om_store(&record.generation, UINT64_MAX)
             record.epoch = 0
             c.n -= 1
             c.table[i] = c.table[c.n]

@@ -35,7 +35,7 @@ needs_signals = pytest.mark.skipif(
 
 
 def times(default: int, full: int) -> int:
-    """How often: the default, multiplied, but not more than the issue asks for."""
+    """How often: the default, multiplied, but not more than the full length."""
     return max(min(round(default * FACTOR), full), 1)
 
 
