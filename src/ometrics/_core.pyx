@@ -946,8 +946,9 @@ cdef class Core:
                 raise MemoryError(f"no memory for a snapshot of {copy.room} bytes")
             packed = PyBytes_FromStringAndSize(NULL, copy.used)
             to = PyBytes_AS_STRING(packed)
-            with nogil:         # megabytes
-                memcpy(to, copy.packed, copy.used)
+            if copy.used:       # else there may be no buffer either
+                with nogil:     # megabytes
+                    memcpy(to, copy.packed, copy.used)
             return packed, totals_dict(copy), running_calls(self.names, copy)
         finally:
             free_copy(copy)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from support import allowed, needs_fork, observe, times
 
@@ -40,9 +42,16 @@ def test_resets_lose_nothing() -> None:
     assert 0 < figures["rounds"]
 
 
+# Since 3.13 the interpreter itself does not survive a fork that it was not told of
+# beforehand: "unlocking a recursive mutex that is not owned by the current thread".
+TOLD_ONLY = pytest.mark.skipif(
+    sys.version_info >= (3, 13), reason="CPython 3.13 itself dies of a fork made in C"
+)
+
+
 @needs_fork
 @pytest.mark.fork
-@pytest.mark.parametrize("kind", ["python", "c"])
+@pytest.mark.parametrize("kind", ["python", pytest.param("c", marks=TOLD_ONLY)])
 def test_forks(kind: str) -> None:
     """
     60 forks (500) of each kind while eight threads record: no child hangs.
