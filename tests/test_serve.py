@@ -27,6 +27,9 @@ from ometrics.serve.endpoint import Endpoint
 from ometrics.serve.guard import Guard, Hosts, accepts_gzip, host_name
 from ometrics.serve.pages import Pages
 
+# curl and openssl do not run with a sanitizer loaded before them.
+pytestmark = pytest.mark.sanitize_skip
+
 TOKEN = "correct-horse_battery.staple"
 
 

@@ -30,6 +30,10 @@ ATTACKERS = 500
 THREADS = Path("/proc/self/task")
 
 
+# curl and openssl do not run with a sanitizer loaded before them.
+pytestmark = pytest.mark.sanitize_skip
+
+
 class Source:
     """A source without end: the same snapshot again and again."""
 
