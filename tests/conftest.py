@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Settings of all property tests: no test here measures time, so none may fail by it."""
+"""Settings of all property tests: none of them measures time or may fail by it."""
 
 from hypothesis import HealthCheck, settings
 

@@ -40,7 +40,8 @@ cdef double TWO_TO_64 = ldexp(1.0, 64)
 
 
 cdef inline char *put(char *out, const char *text, Py_ssize_t n) noexcept nogil:
-    memcpy(out, text, n)
+    if n:       # of nothing there may be no text either
+        memcpy(out, text, n)
     return out + n
 
 cdef inline char *put_bytes(char *out, bytes text) noexcept:
