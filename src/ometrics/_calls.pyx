@@ -64,6 +64,7 @@ cdef struct om_ending:
     uint32_t code
     uint32_t reason             # done_reason; 0: none
     bint has_reason
+    int impossible              # server times that contradict each other
     int64_t wall_ns
     int64_t ns[CALL_HISTOGRAMS]     # UNKNOWN: nothing to add
     om_told told
@@ -101,6 +102,7 @@ cdef void locked_end(
     cdef int i
     cdef om_told *t = &e.told
     cdef uint64_t *saturated = &c.totals.saturated
+    c.totals.invalid[NEGATIVE] += e.impossible
     model.updated_ns = e.wall_ns
     call.updated_ns = e.wall_ns
     if e.outcome == ENDED_WELL:
@@ -163,28 +165,26 @@ cdef int operation_number(object operation) except -1:
         )
     return number
 
-cdef int split(om_ending *e) noexcept:
-    """Server times of a call that told a total; returns how many were impossible."""
+cdef void split(om_ending *e) noexcept:
+    """Server times of a call that told a total; notes how many were impossible."""
     cdef om_told *t = &e.told
     cdef int64_t rest
-    cdef int impossible = 0
     e.ns[LOAD] = t.load
     e.ns[PREFILL] = t.prefill
     e.ns[DECODE] = t.decode
     if t.total == UNKNOWN:
-        return 0
+        return
     # What was not told apart stays in the residual, so the parts always add up.
     rest = t.total - max(t.load, 0) - max(t.prefill, 0) - max(t.decode, 0)
     if rest >= 0:
         e.ns[RESIDUAL] = rest
     else:
-        impossible += 1
+        e.impossible += 1
     if e.ns[LATENCY] != UNKNOWN:
         if e.ns[LATENCY] >= t.total:
             e.ns[NETWORK] = e.ns[LATENCY] - t.total
         else:
-            impossible += 1
-    return impossible
+            e.impossible += 1
 
 cdef int fill_ending(
     Core core, om_ending *e, int outcome, object error,
@@ -198,6 +198,7 @@ cdef int fill_ending(
     if not ENDED_WELL <= outcome <= GIVEN_UP:
         raise ValueError(f"outcome {outcome} is none of 0, 1, 2")
     e.outcome = outcome
+    e.impossible = 0
     e.code = core.code_id(error) if outcome == ENDED_BADLY else 0
     e.has_reason = isinstance(done_reason, str) and done_reason != ""
     e.reason = core.code_id(done_reason) if e.has_reason else 0
@@ -284,6 +285,7 @@ cdef class Call:
         set_untold(&e.told)
         e.outcome = GIVEN_UP
         e.has_reason = False
+        e.impossible = 0
         e.ns[FIRST_CHUNK] = self.first_ns
         e.ns[FIRST_ANSWER] = self.first_answer_ns
         e.wall_ns = om_wall_ns()
@@ -328,7 +330,8 @@ cdef class Call:
             )
         self.n_pending = 0
 
-    cdef int flush(self) except -1:
+    cdef int add(self, om_ending *e) except -1:
+        """Count the times between chunks that wait here; and the end, if it is one."""
         cdef om_core *c = self.core.c
         cdef int status
         om_mutex_acquire(&c.lock)
@@ -339,6 +342,10 @@ cdef class Call:
             om_mutex_acquire(&c.lock)
             status = self.locked_settle_both()
         self.locked_flush()
+        if e != NULL:
+            locked_end(c, self.slot.record, self.call_slot.record, e)
+            if self.node.listed:
+                locked_unlist(c, &self.node)
         om_mutex_release(&c.lock)
         return 0
 
@@ -357,7 +364,7 @@ cdef class Call:
             self.first_ns = max(now, 0)
         else:
             if self.n_pending == PENDING:
-                self.flush()
+                self.add(NULL)
             self.pending[self.n_pending] = max(now - self.last_ns, 0)
             self.n_pending += 1
         self.last_ns = now
@@ -414,27 +421,14 @@ cdef class Call:
             e.ns[LATENCY] = max(now - self.node.start_ns, 0)
         e.ns[FIRST_CHUNK] = self.first_ns
         e.ns[FIRST_ANSWER] = self.first_answer_ns
-        self.finish(&e, split(&e))
+        split(&e)
+        self.finish(&e)
         return True
 
-    cdef int finish(self, om_ending *e, int impossible) except -1:
-        cdef om_core *c = self.core.c
-        cdef int status
-        om_mutex_acquire(&c.lock)
-        status = self.locked_settle_both()
-        while status != SETTLED:
-            om_mutex_release(&c.lock)
-            self.renew(status)
-            om_mutex_acquire(&c.lock)
-            status = self.locked_settle_both()
-        self.locked_flush()
-        locked_end(c, self.slot.record, self.call_slot.record, e)
-        c.totals.invalid[NEGATIVE] += impossible
-        if self.node.listed:
-            locked_unlist(c, &self.node)
-        om_mutex_release(&c.lock)
+    cdef int finish(self, om_ending *e) except -1:
+        self.add(e)
         self.ended = True
-        if impossible:
+        if e.impossible:
             self.core.reject(self.model, NEGATIVE)
         return 0
 
@@ -468,7 +462,6 @@ def record_call(
     cdef om_core *c = core.c
     cdef double seconds = 0.0 if latency is None else latency
     cdef int reason = reason_of(seconds)
-    cdef int impossible
     cdef Call call = Call(core, model, operation)
     fill_ending(
         core, &e, ENDED_WELL, None, total, load, prefill, decode,
@@ -476,10 +469,10 @@ def record_call(
     )
     if latency is not None and reason == VALID:
         e.ns[LATENCY] = <int64_t> min(seconds * 1e9, <double> TOO_LARGE)
-    impossible = split(&e)
+    split(&e)
     if latency is None:
         e.ns[LATENCY] = e.told.total
-    call.finish(&e, impossible)
+    call.finish(&e)
     if reason != VALID:
         om_mutex_acquire(&c.lock)
         c.totals.invalid[reason] += 1

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from ometrics import _core
 from ometrics.snapshot import ResourceMetrics, utc
 
 if TYPE_CHECKING:
     from ometrics._core import Core
 
-EVENT_TYPES: Final = frozenset({"latency", "error", "task_complete", "resource"})
+EVENT_TYPES: Final = frozenset(_core.EVENT_TYPES)
 
 # A recorder never signals a reader (it would pay for it), so a waiting reader looks
 # again after this many seconds: first soon, then at the longer interval.

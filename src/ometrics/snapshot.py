@@ -24,7 +24,6 @@ from ometrics.histogram import UINT64_MAX, LatencyHistogram
 # a cycle, and the collector need not look at the thousands of them in a snapshot.
 
 OVERFLOW_MODEL: Final = "__overflow__"
-OTHER: Final = "_OTHER"
 
 # Histograms of a call, in the core's order after the latency (see `_core.pxd`).
 CALL_HISTOGRAMS: Final = (
