@@ -26,7 +26,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 try:
     from opentelemetry import metrics
@@ -50,18 +50,12 @@ from ometrics.export._otel_points import INT64_MAX, exponential, unix_nano
 from ometrics.export.names import METRICS, Family, Labels, Metric, families, version
 from ometrics.histogram import LatencyHistogram
 from ometrics.snapshot import Snapshot
+from ometrics.sources import Source
 
 _SCOPE: Final = "ometrics"
 # Its own: of two lists with the same scope the SDK's OTLP encoder keeps the last.
 _HISTOGRAM_SCOPE: Final = "ometrics.histograms"
 _LOG: Final = logging.getLogger(__name__)
-
-
-class Source(Protocol):
-    """What is shown: a `MetricsCollector`, or anything that gives snapshots."""
-
-    def snapshot(self) -> Snapshot:
-        """Everything, at one instant."""
 
 
 def bridge(

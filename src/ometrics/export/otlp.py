@@ -27,14 +27,14 @@ import time
 import weakref
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from typing import Any, Final, Protocol, final
+from typing import Any, Final, final
 
 import msgspec
 
 from ometrics.export import _otlp_env
 from ometrics.export._otlp_encode import HistogramKind, requests
 from ometrics.export._otlp_http import Answer, Client
-from ometrics.snapshot import Snapshot
+from ometrics.sources import Source
 
 __all__ = ["Health", "PeriodicExporter", "requests"]
 
@@ -46,13 +46,6 @@ JITTER: Final = 0.2
 MAX_RETRY_AFTER_SECONDS: Final = 3_600.0
 # What the end of a program may cost while its collector does not answer.
 CLOSE_SECONDS: Final = 5.0
-
-
-class Source(Protocol):
-    """What is exported: a `MetricsCollector`, or anything that gives snapshots."""
-
-    def snapshot(self) -> Snapshot:
-        """Everything, at one instant."""
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):

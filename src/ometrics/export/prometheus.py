@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import inf
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ometrics import _protobuf
 from ometrics.export import _prometheus_text
 from ometrics.export.names import METRICS, Labels, Metric, families, prometheus_label
 from ometrics.histogram import LatencyHistogram
 from ometrics.snapshot import Snapshot
+from ometrics.sources import Source
 
 if TYPE_CHECKING:
     from prometheus_client import Metric as ClientMetric
@@ -125,14 +126,6 @@ def _render_protobuf(snapshot: Snapshot) -> bytes:
 
 def _protobuf_labels(labels: Labels) -> bytes:
     return _protobuf.labels([(prometheus_label(key), value) for key, value in labels])
-
-
-class Source(Protocol):
-    """Whatever can tell its state: a `MetricsCollector`, or a merge of several."""
-
-    def snapshot(self) -> Snapshot:
-        """Everything at this instant."""
-        ...
 
 
 class Bridge:

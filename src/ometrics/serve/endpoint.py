@@ -12,12 +12,12 @@ import os
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
-from ometrics.export.prometheus import Source
 from ometrics.serve.credentials import File, read_token, tls_context
 from ometrics.serve.guard import Guard, Hosts
 from ometrics.serve.listener import Listener, resolve
 from ometrics.serve.mount import guarded
 from ometrics.serve.pages import MAX_BYTES, Pages
+from ometrics.sources import Source
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from ometrics.export.prometheus import Source
 from ometrics.serve.guard import Guard, Hosts
 from ometrics.serve.pages import MAX_BYTES, Pages
+from ometrics.sources import Source
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]

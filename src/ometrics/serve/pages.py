@@ -17,8 +17,8 @@ from concurrent.futures import Future
 from typing import Any, Final, NamedTuple
 
 from ometrics.export import prometheus
-from ometrics.export.prometheus import Source
 from ometrics.snapshot import Snapshot
+from ometrics.sources import Source
 
 #: Largest page in bytes, before compression; Prometheus itself has no limit by default.
 MAX_BYTES: Final = 64 * 2**20
