@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-CHECK_NOGIL = Path(__file__).parents[1] / "tools" / "check_nogil.py"
+CHECK_NOGIL = Path(__file__).parents[2] / "tools" / "check_nogil.py"
 
 GOOD = '''
 from libc.string cimport memcpy

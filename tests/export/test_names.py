@@ -25,7 +25,7 @@ from ometrics.snapshot import (
 )
 
 HIGH, LOW = "\ud800", "\udfff"  # surrogates
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 # Fields that are not numbers of their own: keys, containers, and windows of a model.
 NOT_NUMBERS = {

@@ -27,7 +27,7 @@ from ometrics.cli.plots import MAX_ROWS, HistogramPlot, bar, rows_of, sparkline
 from ometrics.cli.show import details
 from ometrics.cli.units import count, duration, number, percent
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
