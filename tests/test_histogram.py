@@ -22,8 +22,10 @@ from ometrics.histogram import (
     GENAI_DURATION_BUCKETS,
     GENAI_TIME_PER_TOKEN_BUCKETS,
     GENAI_TIME_TO_FIRST_TOKEN_BUCKETS,
+    GENAI_TOKEN_BUCKETS,
     UINT64_MAX,
     LatencyHistogram,
+    TokenHistogram,
     labels_of,
     layout_of,
 )
@@ -376,3 +378,36 @@ def test_of_refuses_bad_values(value: float) -> None:
     """It is for tests and for data from elsewhere: the data is at fault."""
     with pytest.raises(ValueError, match="must be finite and >= 0"):
         LatencyHistogram.of([1.0, value])
+
+
+@given(st.lists(st.integers(0, 2**26), min_size=1, max_size=60))
+def test_token_histogram_counts_every_number_in_every_view(numbers: list[int]) -> None:
+    """All views of tokens agree, and quantiles are within 1.1 % of the sample's."""
+    hist = TokenHistogram.of(numbers)
+    _, counts, underflow, overflow = hist.exponential()
+
+    assert hist.count == len(numbers)
+    assert hist.total == sum(numbers)
+    assert sum(counts) + underflow + overflow == len(numbers)
+    assert hist.cumulative(GENAI_TOKEN_BUCKETS) == [
+        sum(n <= bound for n in numbers) for bound in GENAI_TOKEN_BUCKETS
+    ]
+    exact = sorted(numbers)[(len(numbers) + 1) // 2 - 1]
+    assert hist.quantile(0.5) == pytest.approx(exact, rel=0.011, abs=0.51)
+
+
+@given(st.lists(st.integers(0, 2**30)), st.lists(st.integers(0, 2**30)))
+def test_token_histograms_merge_and_subtract(one: list[int], other: list[int]) -> None:
+    """A merge is the histogram of both; what is taken away again leaves the rest."""
+    both = TokenHistogram.of(one).merge(TokenHistogram.of(other))
+
+    assert both == TokenHistogram.of([*one, *other])
+    left = both - TokenHistogram.of(other)
+    assert left.total == sum(one)
+    assert left.cells == TokenHistogram.of(one).cells
+
+
+def test_token_bounds_are_powers_of_two() -> None:
+    """Any other bound would need an estimate."""
+    with pytest.raises(ValueError, match="3.0 is no power of two"):
+        TokenHistogram.of([1]).cumulative((3.0,))

@@ -14,13 +14,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from itertools import pairwise
-from math import ceil
-from typing import Final
+from math import ceil, frexp
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from ometrics import _histogram
 from ometrics.durations import format_duration
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 UINT64_MAX: Final = 2**64 - 1
 
@@ -45,6 +48,14 @@ GENAI_TIME_TO_FIRST_TOKEN_BUCKETS: Final = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1),
     *(0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
 )
+
+# The same conventions' bounds for tokens a call.
+GENAI_TOKEN_BUCKETS: Final = tuple(float(4**i) for i in range(14))
+
+# How many seconds a token is in the cells; see `TokenHistogram` and `_record.pxd`.
+TOKEN_SECONDS: Final = 2.0**-14
+_TOKEN_SHIFT: Final = 14 * 2**5  # in buckets of scale 5
+_MAX_TOKEN_EXPONENT: Final = 26
 
 _STANDARD_BOUNDS: Final = frozenset(
     GENAI_DURATION_BUCKETS
@@ -85,9 +96,157 @@ def _saturated(value: int) -> int:
     return min(value, UINT64_MAX)
 
 
-class LatencyHistogram(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class _Histogram(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What histograms of any unit share: counts in the cells of one layout."""
+
+    bucket_bounds: tuple[float, ...] = DEFAULT_BUCKETS
+    min: float | None = None
+    max: float | None = None
+    first_cell: int = 0
+    cells: bytes = b""
+
+    @property
+    def count(self) -> int:
+        """Number of values."""
+        return _histogram.total(self.cells)
+
+    @property
+    def scale(self) -> int:
+        """Scale of the exponential view: base = 2^(2^-scale), here 2^(1/32)."""
+        return 5
+
+    @property
+    def offset(self) -> int:
+        """OpenTelemetry index of the first of `counts`."""
+        return self.exponential()[0]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Counts of the exponential view from `offset` on."""
+        return tuple(self.exponential()[1])
+
+    def exponential(self) -> tuple[int, list[int], int, int]:
+        """
+        The base-2 exponential view in OpenTelemetry's numbering.
+
+        Returns:
+            `(offset, counts, underflow, overflow)`: bucket `offset + i` is
+            `(base^(offset+i), base^(offset+i+1)]` and holds `counts[i]`; `underflow`
+            counts what is smaller (zero included), `overflow` what is larger.
+        """
+        layout = layout_of(self.bucket_bounds)
+        return layout.exponential(self.first_cell, self.cells)
+
+    @property
+    def underflow(self) -> int:
+        """Values below the range of the exponential view, zero included."""
+        return self.exponential()[2]
+
+    @property
+    def overflow(self) -> int:
+        """Values above the range of the exponential view."""
+        return self.exponential()[3]
+
+    def quantile(self, q: float) -> float | None:
+        """
+        The `q`-quantile, by nearest rank, in the unit of the values.
+
+        Within 1.1 % of the exact sample quantile for values in the range of the
+        exponential view, and never outside `[min, max]`.
+
+        Args:
+            q: 0 to 1.
+
+        Returns:
+            The value; `None` of nothing.
+
+        Raises:
+            ValueError: `q` is not within 0 to 1.
+        """
+        if not 0.0 <= q <= 1.0:
+            raise ValueError(f"quantile {q!r} is not within 0 to 1")
+        count = self.count
+        if not count:
+            return None
+        rank = min(max(ceil(q * count), 1), count)
+        if rank == 1 and self.min is not None:
+            return self.min
+        if rank == count and self.max is not None:
+            return self.max
+        value = self._at(rank)
+        if self.max is not None:
+            value = min(value, self.max)
+        if self.min is not None:
+            value = max(value, self.min)
+        return value
+
+    def _at(self, rank: int) -> float:
+        """Estimate of the `rank`-th smallest value, from 1."""
+        layout = layout_of(self.bucket_bounds)
+        return layout.quantile(self.first_cell, self.cells, rank)
+
+    def _merged(self, other: Self) -> dict[str, Any]:
+        """The common fields of both sets of values together."""
+        self._require_same_bounds(other)
+        first, cells = _histogram.add(
+            self.first_cell, self.cells, other.first_cell, other.cells
+        )
+        return {
+            "bucket_bounds": self.bucket_bounds,
+            "min": self._extreme(other, "min", min),
+            "max": self._extreme(other, "max", max),
+            "first_cell": first,
+            "cells": cells,
+        }
+
+    def _left(self, earlier: Self) -> dict[str, Any]:
+        """The common fields of the values that came after `earlier`."""
+        self._require_same_bounds(earlier)
+        first, cells = _histogram.subtract(
+            self.first_cell, self.cells, earlier.first_cell, earlier.cells
+        )
+        if not cells:
+            return {"bucket_bounds": self.bucket_bounds}
+        same_min = bool(earlier.cells) and self.min == earlier.min
+        same_max = bool(earlier.cells) and self.max == earlier.max
+        return {
+            "bucket_bounds": self.bucket_bounds,
+            "min": None if same_min else self.min,
+            "max": None if same_max else self.max,
+            "first_cell": first,
+            "cells": cells,
+        }
+
+    def _extreme(
+        self, other: Self, name: str, choose: Callable[..., float]
+    ) -> float | None:
+        """The extreme of both; `None` if one has values and does not know its own."""
+        sides = [h for h in (self, other) if h.cells]
+        known = [getattr(h, name) for h in sides]
+        return None if not known or None in known else choose(known)
+
+    def _require_same_bounds(self, other: Self) -> None:
+        if self.bucket_bounds != other.bucket_bounds:
+            raise ValueError(
+                "histograms with different buckets have no common exact counts:"
+                f" {self.bucket_bounds} and {other.bucket_bounds}"
+            )
+
+
+def _sum_left(later: int, earlier: int, left: dict[str, Any]) -> int:
+    """Difference of two sums; 0 of no values."""
+    if "cells" not in left:
+        return 0
+    if later < earlier:
+        raise ValueError("not an earlier part of this histogram: the sum went back")
+    return later - earlier
+
+
+class LatencyHistogram(_Histogram, frozen=True, kw_only=True, gc=False):
     """
     An immutable histogram of durations in seconds.
+
+    The exponential view covers 2^-20 s to 2^12 s.
 
     Attributes:
         bucket_bounds: The user's bounds in seconds, as given to the collector.
@@ -102,12 +261,7 @@ class LatencyHistogram(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         Immutable.
     """
 
-    bucket_bounds: tuple[float, ...] = DEFAULT_BUCKETS
     sum_ns: int = 0
-    min: float | None = None
-    max: float | None = None
-    first_cell: int = 0
-    cells: bytes = b""
 
     @classmethod
     def of(
@@ -120,17 +274,16 @@ class LatencyHistogram(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             ValueError: A value is NaN, infinite or negative.
         """
         values = list(values)
-        counts = Counter(map(layout_of(buckets).cell, values))
         if not values:
             return cls(bucket_bounds=buckets)
-        first, last = min(counts), max(counts)
+        first, cells = _cells_of(values, buckets)
         return cls(
             bucket_bounds=buckets,
             sum_ns=_saturated(sum(int(value * 1e9 + 0.5) for value in values)),
             min=min(values),
             max=max(values),
             first_cell=first,
-            cells=array("Q", (counts[i] for i in range(first, last + 1))).tobytes(),
+            cells=cells,
         )
 
     def __repr__(self) -> str:
@@ -139,11 +292,6 @@ class LatencyHistogram(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             f"<LatencyHistogram count={self.count} min={self.min}"
             f" p50={self.quantile(0.5)} p99={self.quantile(0.99)} max={self.max}>"
         )
-
-    @property
-    def count(self) -> int:
-        """Number of values."""
-        return _histogram.total(self.cells)
 
     @property
     def total(self) -> float:
@@ -177,77 +325,6 @@ class LatencyHistogram(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         layout = layout_of(self.bucket_bounds)
         return layout.cumulative(bounds, self.first_cell, self.cells)
 
-    @property
-    def scale(self) -> int:
-        """Scale of the exponential view: base = 2^(2^-scale), here 2^(1/32)."""
-        return 5
-
-    def exponential(self) -> tuple[int, list[int], int, int]:
-        """
-        The base-2 exponential view in OpenTelemetry's numbering.
-
-        Returns:
-            `(offset, counts, underflow, overflow)`: bucket `offset + i` is
-            `(base^(offset+i), base^(offset+i+1)]` and holds `counts[i]`; `underflow`
-            counts values up to 2^-20 s (zero included), `overflow` those above 2^12 s.
-        """
-        layout = layout_of(self.bucket_bounds)
-        return layout.exponential(self.first_cell, self.cells)
-
-    @property
-    def offset(self) -> int:
-        """OpenTelemetry index of the first of `counts`."""
-        return self.exponential()[0]
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Counts of the exponential view from `offset` on."""
-        return tuple(self.exponential()[1])
-
-    @property
-    def underflow(self) -> int:
-        """Values at or below 2^-20 s."""
-        return self.exponential()[2]
-
-    @property
-    def overflow(self) -> int:
-        """Values above 2^12 s."""
-        return self.exponential()[3]
-
-    def quantile(self, q: float) -> float | None:
-        """
-        The `q`-quantile in seconds, by nearest rank.
-
-        Within 1.1 % of the exact sample quantile for values from 1 us to 1 h, and never
-        outside `[min, max]`.
-
-        Args:
-            q: 0 to 1.
-
-        Returns:
-            Seconds; `None` of nothing.
-
-        Raises:
-            ValueError: `q` is not within 0 to 1.
-        """
-        if not 0.0 <= q <= 1.0:
-            raise ValueError(f"quantile {q!r} is not within 0 to 1")
-        count = self.count
-        if not count:
-            return None
-        rank = min(max(ceil(q * count), 1), count)
-        if rank == 1 and self.min is not None:
-            return self.min
-        if rank == count and self.max is not None:
-            return self.max
-        layout = layout_of(self.bucket_bounds)
-        value = layout.quantile(self.first_cell, self.cells, rank)
-        if self.max is not None:
-            value = min(value, self.max)
-        if self.min is not None:
-            value = max(value, self.min)
-        return value
-
     def merge(self, other: LatencyHistogram) -> LatencyHistogram:
         """
         The histogram of both sets of values. Exact, associative, commutative.
@@ -255,18 +332,8 @@ class LatencyHistogram(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         Raises:
             ValueError: The two have different `bucket_bounds`.
         """
-        self._require_same_bounds(other)
-        first, cells = _histogram.add(
-            self.first_cell, self.cells, other.first_cell, other.cells
-        )
-        return LatencyHistogram(
-            bucket_bounds=self.bucket_bounds,
-            sum_ns=_saturated(self.sum_ns + other.sum_ns),
-            min=self._extreme(other, "min", min),
-            max=self._extreme(other, "max", max),
-            first_cell=first,
-            cells=cells,
-        )
+        merged = self._merged(other)
+        return LatencyHistogram(sum_ns=_saturated(self.sum_ns + other.sum_ns), **merged)
 
     def __sub__(self, earlier: LatencyHistogram) -> LatencyHistogram:
         """
@@ -278,36 +345,122 @@ class LatencyHistogram(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         Raises:
             ValueError: `earlier` is not an earlier part of this histogram.
         """
-        self._require_same_bounds(earlier)
-        first, cells = _histogram.subtract(
-            self.first_cell, self.cells, earlier.first_cell, earlier.cells
-        )
-        if not cells:
-            return LatencyHistogram(bucket_bounds=self.bucket_bounds)
-        if self.sum_ns < earlier.sum_ns:
-            raise ValueError("not an earlier part of this histogram: the sum went back")
-        same_min = bool(earlier.cells) and self.min == earlier.min
-        same_max = bool(earlier.cells) and self.max == earlier.max
+        left = self._left(earlier)
         return LatencyHistogram(
-            bucket_bounds=self.bucket_bounds,
-            sum_ns=self.sum_ns - earlier.sum_ns,
-            min=None if same_min else self.min,
-            max=None if same_max else self.max,
+            sum_ns=_sum_left(self.sum_ns, earlier.sum_ns, left), **left
+        )
+
+
+class TokenHistogram(_Histogram, frozen=True, kw_only=True, gc=False):
+    """
+    An immutable histogram of tokens a call.
+
+    A number of tokens n is counted in the cell of n * 2^-14 seconds: a power of two
+    loses nothing, and puts 1 to 2^26 tokens, the range of OpenTelemetry's bounds for
+    `gen_ai.client.token.usage`, inside the range of the cells. All that is read here
+    is in tokens again.
+
+    Attributes:
+        bucket_bounds: The collector's bounds in seconds, which also cut these cells.
+        total: Sum of all values; saturates at 2^64 - 1.
+        min: Fewest tokens; `None` of nothing, or in a difference that cannot tell.
+        max: Most tokens; `None` likewise.
+        first_cell: Index of the first cell kept.
+        cells: Native unsigned 64-bit counts from there on; neither end is zero.
+
+    Thread-safety:
+        Immutable.
+    """
+
+    total: int = 0
+
+    @classmethod
+    def of(
+        cls, values: Iterable[int], buckets: tuple[float, ...] = DEFAULT_BUCKETS
+    ) -> TokenHistogram:
+        """
+        The histogram of integers >= 0, for tests and for data from elsewhere.
+
+        Raises:
+            ValueError: A value is negative.
+        """
+        values = list(values)
+        if not values:
+            return cls(bucket_bounds=buckets)
+        first, cells = _cells_of([n * TOKEN_SECONDS for n in values], buckets)
+        return cls(
+            bucket_bounds=buckets,
+            total=_saturated(sum(values)),
+            min=float(min(values)),
+            max=float(max(values)),
             first_cell=first,
             cells=cells,
         )
 
-    def _extreme(
-        self, other: LatencyHistogram, name: str, choose: Callable[..., float]
-    ) -> float | None:
-        """The extreme of both; `None` if one has values and does not know its own."""
-        sides = [h for h in (self, other) if h.cells]
-        known = [getattr(h, name) for h in sides]
-        return None if not known or None in known else choose(known)
+    def __repr__(self) -> str:
+        """What a person would ask for; `cells` are not for eyes."""
+        return (
+            f"<TokenHistogram count={self.count} min={self.min}"
+            f" p50={self.quantile(0.5)} p99={self.quantile(0.99)} max={self.max}>"
+        )
 
-    def _require_same_bounds(self, other: LatencyHistogram) -> None:
-        if self.bucket_bounds != other.bucket_bounds:
-            raise ValueError(
-                "histograms with different buckets have no common exact counts:"
-                f" {self.bucket_bounds} and {other.bucket_bounds}"
-            )
+    @property
+    def mean(self) -> float | None:
+        """Mean number of tokens; `None` of nothing."""
+        count = self.count
+        return self.total / count if count else None
+
+    def exponential(self) -> tuple[int, list[int], int, int]:
+        """As of `LatencyHistogram`, in tokens: 2^-6 to 2^26."""
+        offset, counts, underflow, overflow = _Histogram.exponential(self)
+        return offset + _TOKEN_SHIFT if counts else 0, counts, underflow, overflow
+
+    def cumulative(self, bounds: tuple[float, ...]) -> list[int]:
+        """
+        Exact number of values at or below each bound.
+
+        Args:
+            bounds: Powers of two from 1 to 2^26 tokens.
+
+        Raises:
+            ValueError: A bound is none of these, so only an estimate would be possible.
+        """
+        offset, counts, underflow, _ = self.exponential()
+        result = []
+        for bound in bounds:
+            mantissa, exponent = frexp(bound)
+            if mantissa != 0.5 or not 1 <= exponent <= _MAX_TOKEN_EXPONENT + 1:  # noqa: PLR2004
+                raise ValueError(f"{bound!r} is no power of two from 1 to 2^26")
+            end = max((exponent - 1) * 2**self.scale - offset, 0)
+            result.append(underflow + sum(counts[:end]))
+        return result
+
+    def _at(self, rank: int) -> float:
+        return float(round(_Histogram._at(self, rank) / TOKEN_SECONDS))
+
+    def merge(self, other: TokenHistogram) -> TokenHistogram:
+        """
+        The histogram of both sets of values. Exact, associative, commutative.
+
+        Raises:
+            ValueError: The two have different `bucket_bounds`.
+        """
+        merged = self._merged(other)
+        return TokenHistogram(total=_saturated(self.total + other.total), **merged)
+
+    def __sub__(self, earlier: TokenHistogram) -> TokenHistogram:
+        """
+        The values that came after `earlier`, an earlier state of this histogram.
+
+        Raises:
+            ValueError: `earlier` is not an earlier part of this histogram.
+        """
+        left = self._left(earlier)
+        return TokenHistogram(total=_sum_left(self.total, earlier.total, left), **left)
+
+
+def _cells_of(values: Iterable[float], buckets: tuple[float, ...]) -> tuple[int, bytes]:
+    counts = Counter(map(layout_of(buckets).cell, values))
+    first, last = min(counts), max(counts)
+    kept = array("Q", (counts[i] for i in range(first, last + 1)))
+    return first, kept.tobytes()
