@@ -409,5 +409,5 @@ def test_token_histograms_merge_and_subtract(one: list[int], other: list[int]) -
 
 def test_token_bounds_are_powers_of_two() -> None:
     """Any other bound would need an estimate."""
-    with pytest.raises(ValueError, match="3.0 is no power of two"):
+    with pytest.raises(ValueError, match=r"3\.0 is no power"):
         TokenHistogram.of([1]).cumulative((3.0,))

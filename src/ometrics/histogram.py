@@ -412,7 +412,7 @@ class TokenHistogram(_Histogram, frozen=True, kw_only=True, gc=False):
 
     def exponential(self) -> tuple[int, list[int], int, int]:
         """As of `LatencyHistogram`, in tokens: 2^-6 to 2^26."""
-        offset, counts, underflow, overflow = _Histogram.exponential(self)
+        offset, counts, underflow, overflow = super().exponential()
         return offset + _TOKEN_SHIFT if counts else 0, counts, underflow, overflow
 
     def cumulative(self, bounds: tuple[float, ...]) -> list[int]:
@@ -436,7 +436,7 @@ class TokenHistogram(_Histogram, frozen=True, kw_only=True, gc=False):
         return result
 
     def _at(self, rank: int) -> float:
-        return float(round(_Histogram._at(self, rank) / TOKEN_SECONDS))
+        return float(round(super()._at(rank) / TOKEN_SECONDS))
 
     def merge(self, other: TokenHistogram) -> TokenHistogram:
         """
