@@ -25,7 +25,6 @@ from rich.console import Console, Group
 from rich.text import Text
 
 import ometrics
-from ometrics.cli.live import LiveTable
 from ometrics.cli.place import Server, place
 from ometrics.cli.team import NO_MODEL, Team
 from ometrics.ollama import instrument, uninstrument
@@ -40,6 +39,7 @@ from ometrics.testing import (
     generate_chunk,
     generate_done,
 )
+from ometrics.view.live import LiveTable
 
 OUTPUT = Path(__file__).parents[1] / "docs" / "live.svg"
 COLUMNS = 116

@@ -12,7 +12,6 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from ometrics import summary
 from ometrics._calls import Call
 from ometrics._core import Core
 from ometrics.errors import UnknownModelError
@@ -25,6 +24,7 @@ from ometrics.snapshot import (
     TaskStatistics,
 )
 from ometrics.unpacking import PackedModels, models_of, snapshot_of
+from ometrics.view import summary
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -18,12 +18,8 @@ from ometrics.snapshot import (
     Snapshot,
     TaskStatistics,
 )
-from ometrics.summary import (
-    harmless,
-    histogram_summary,
-    model_summary,
-    summary,
-)
+from ometrics.view.escape import harmless
+from ometrics.view.summary import histogram_summary, model_summary, summary
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 890, tzinfo=timezone.utc)
 

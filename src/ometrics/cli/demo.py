@@ -16,14 +16,14 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from ometrics.cli import tables
 from ometrics.cli.files import writable
-from ometrics.cli.live import live
-from ometrics.cli.plots import HistogramPlot
-from ometrics.cli.terminal import can_animate, console_for
 from ometrics.collector import MetricsCollector
 from ometrics.export import json as json_export
 from ometrics.snapshot import Snapshot
+from ometrics.view import tables
+from ometrics.view.live import live
+from ometrics.view.plots import HistogramPlot
+from ometrics.view.terminal import can_animate, console_for
 
 if TYPE_CHECKING:
     from ometrics.cli.team import Team

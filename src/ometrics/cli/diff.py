@@ -12,13 +12,13 @@ from typing import IO, Any, Final
 import click
 from rich.text import Text
 
-from ometrics.cli import tables
 from ometrics.cli.files import JSON_FILE, load
-from ometrics.cli.tables import Column, FittedTable
-from ometrics.cli.terminal import console_for
-from ometrics.cli.units import UNKNOWN, count, duration, number, percent
 from ometrics.snapshot import PerformanceMetrics, Snapshot
-from ometrics.summary import harmless
+from ometrics.view import tables
+from ometrics.view.escape import harmless
+from ometrics.view.tables import Column, FittedTable
+from ometrics.view.terminal import console_for
+from ometrics.view.units import UNKNOWN, count, duration, number, percent
 
 EXAMPLES = """
 \b

@@ -9,7 +9,7 @@ from typing import IO, Final
 import click
 
 from ometrics.snapshot import Snapshot
-from ometrics.summary import harmless
+from ometrics.view.escape import harmless
 
 JSON_FILE: Final = click.File("rb")
 

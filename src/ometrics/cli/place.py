@@ -12,7 +12,7 @@ import click
 import httpx
 import ollama
 
-from ometrics.summary import harmless
+from ometrics.view.escape import harmless
 
 PROBE_TIMEOUT: Final = 2.0  # seconds
 # Smaller "models" are entries for models in the cloud, which may cost money.

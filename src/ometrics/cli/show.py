@@ -10,12 +10,12 @@ import click
 from rich.console import Group
 from rich.text import Text
 
-from ometrics.cli import tables
 from ometrics.cli.files import JSON_FILE, load
-from ometrics.cli.plots import HistogramPlot
-from ometrics.cli.terminal import console_for
 from ometrics.snapshot import PerformanceMetrics
-from ometrics.summary import harmless
+from ometrics.view import tables
+from ometrics.view.escape import harmless
+from ometrics.view.plots import HistogramPlot
+from ometrics.view.terminal import console_for
 
 EXAMPLES = """
 \b

@@ -20,8 +20,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from ometrics.cli.units import duration
-from ometrics.summary import harmless
+from ometrics.view.escape import harmless
+from ometrics.view.units import duration
 
 TOPICS: Final = (
     *("honey", "rivers", "bread", "lighthouses", "bicycles", "winter"),

@@ -19,14 +19,14 @@ from typing import Final, NoReturn, TextIO
 
 from rich.live import Live
 
-from ometrics.cli import tables
 from ometrics.cli.above import Redirection
 from ometrics.cli.clients import instrument_when_imported
-from ometrics.cli.live import live
-from ometrics.cli.terminal import can_animate, console_for
 from ometrics.collector import MetricsCollector
 from ometrics.export import json as json_export
-from ometrics.summary import harmless
+from ometrics.view import tables
+from ometrics.view.escape import harmless
+from ometrics.view.live import live
+from ometrics.view.terminal import can_animate, console_for
 
 # Signals that end a program which does not handle them, without its exit handlers.
 ENDING: Final = ("SIGTERM", "SIGHUP")

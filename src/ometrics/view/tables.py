@@ -18,7 +18,6 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from ometrics.cli.units import UNKNOWN, count, duration, number, percent
 from ometrics.histogram import LatencyHistogram
 from ometrics.snapshot import (
     CallMetrics,
@@ -26,7 +25,8 @@ from ometrics.snapshot import (
     Snapshot,
     percentage,
 )
-from ometrics.summary import harmless
+from ometrics.view.escape import harmless
+from ometrics.view.units import UNKNOWN, count, duration, number, percent
 
 NAME_WIDTH: Final = 40  # characters of a name in a table; names may have 256
 LEAST_NAME: Final = 16  # characters that a name keeps in a narrow terminal

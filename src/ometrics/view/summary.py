@@ -14,6 +14,7 @@ from typing import Final
 from ometrics.durations import format_duration
 from ometrics.histogram import LatencyHistogram
 from ometrics.snapshot import CallMetrics, PerformanceMetrics, Snapshot, percentage
+from ometrics.view.escape import harmless
 
 UNKNOWN: Final = "n/a"
 NAME_WIDTH: Final = 40  # characters of a name in a table; names may have 256
@@ -114,23 +115,6 @@ def histogram_summary(metrics: PerformanceMetrics) -> str:
     width = max(len(text) for text, _ in rows)
     lines += (f"{text:<{width}}  {bar}".rstrip() for text, bar in rows)
     return "\n".join(lines) + "\n"
-
-
-def harmless(text: str, width: int | None = None) -> str:
-    """
-    Text without control characters, terminal escapes and direction overrides.
-
-    Args:
-        text: Anything, such as the name of a model.
-        width: Longest result in characters; longer ones end in `...`.
-    """
-    if not text.isprintable():
-        text = "".join(
-            c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
-        )
-    if width is not None and len(text) > width:
-        text = text[: width - 3] + "..."
-    return text
 
 
 _RESOURCES: Final = ("Memory Usage", "CPU Usage", "Goroutines")

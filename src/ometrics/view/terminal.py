@@ -8,7 +8,7 @@ from typing import Any, Final, TextIO, cast
 
 from rich.console import Console
 
-from ometrics.cli.plots import EIGHTHS, LEVELS
+from ometrics.view.plots import EIGHTHS, LEVELS
 
 PIPE_WIDTH: Final = 160  # columns where no terminal sets a limit: no table is cut
 

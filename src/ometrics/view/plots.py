@@ -14,9 +14,9 @@ from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from ometrics.cli.units import duration, percent
 from ometrics.histogram import LatencyHistogram
 from ometrics.snapshot import percentage
+from ometrics.view.units import duration, percent
 
 EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 LEVELS: Final = "▁▂▃▄▅▆▇█"

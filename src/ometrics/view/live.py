@@ -12,12 +12,12 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.live import Live
 from rich.text import Text
 
-from ometrics.cli import tables
-from ometrics.cli.plots import sparkline
-from ometrics.cli.tables import Column, FittedTable
-from ometrics.cli.units import count, duration, number
 from ometrics.collector import MetricsCollector
 from ometrics.snapshot import PerformanceMetrics, Snapshot
+from ometrics.view import tables
+from ometrics.view.plots import sparkline
+from ometrics.view.tables import Column, FittedTable
+from ometrics.view.units import count, duration, number
 
 REFRESH: Final = 4  # times a second
 TICK: Final = 1.0  # seconds of one character of the sparkline

@@ -21,11 +21,11 @@ from rich.console import Console
 from strategies import sample_snapshot, snapshots
 
 from ometrics import LatencyHistogram, MetricsCollector, Snapshot
-from ometrics.cli import tables
-from ometrics.cli.live import SPARKS, LiveTable
-from ometrics.cli.plots import MAX_ROWS, HistogramPlot, bar, rows_of, sparkline
 from ometrics.cli.show import details
-from ometrics.cli.units import count, duration, number, percent
+from ometrics.view import tables
+from ometrics.view.live import SPARKS, LiveTable
+from ometrics.view.plots import MAX_ROWS, HistogramPlot, bar, rows_of, sparkline
+from ometrics.view.units import count, duration, number, percent
 
 ROOT = Path(__file__).parents[2]
 
