@@ -29,6 +29,7 @@ from ometrics.view import summary
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from ometrics.export.files import AnyPath
     from ometrics.resources import ResourceSampler
     from ometrics.serve import Endpoint
 
@@ -257,7 +258,7 @@ class MetricsCollector(Core):
         """Everything as JSON (UTF-8), in the original's format with our additions."""
         return self.snapshot().to_json()
 
-    def export_json_to_file(self, path: str | os.PathLike[str]) -> None:
+    def export_json_to_file(self, path: AnyPath) -> None:
         """
         Write the JSON; a reader sees the old file or the new one, also after a crash.
 

@@ -4,11 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
-import subprocess
-import sys
-import threading
 from array import array
 from datetime import datetime, timezone
 from itertools import pairwise
@@ -491,142 +486,9 @@ def test_schema_refuses() -> None:
 # --- The file
 
 
-def leftovers(directory: Path) -> list[str]:
-    """Files in a directory beside `metrics.json`."""
-    return sorted(p.name for p in directory.iterdir() if p.name != "metrics.json")
-
-
 def test_write(tmp_path: Path) -> None:
-    """The file is the document, readable as the umask allows, and nothing is left."""
+    """The file is the document; how files are replaced is tested in `test_files.py`."""
     path = tmp_path / "metrics.json"
-    before = os.umask(0o027)
-    try:
-        json_format.write(example(), path)
-    finally:
-        os.umask(before)
-
-    assert example().to_json() == path.read_bytes()
-    assert 0o640 == stat.S_IMODE(path.stat().st_mode)
-    assert [] == leftovers(tmp_path)
-
-
-def test_write_takes_a_string(tmp_path: Path) -> None:
-    """Any path-like will do, a relative name too."""
-    path = os.path.relpath(tmp_path / "metrics.json")
     json_format.write(example(), path)
 
-    assert example() == Snapshot.from_json(Path(path).read_bytes())
-
-
-def test_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
-    """What somebody made private stays so."""
-    path = tmp_path / "metrics.json"
-    path.write_text("old")
-    path.chmod(0o600)
-    json_format.write(example(), path)
-
-    assert 0o600 == stat.S_IMODE(path.stat().st_mode)
-    assert example().to_json() == path.read_bytes()
-
-
-def test_symbolic_link_stays_one(tmp_path: Path) -> None:
-    """Its target is replaced, in the target's directory."""
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link.json").symlink_to(tmp_path / "real" / "metrics.json")
-    json_format.write(example(), tmp_path / "link.json")
-
-    assert (tmp_path / "link.json").is_symlink()
-    assert example().to_json() == (tmp_path / "real" / "metrics.json").read_bytes()
-
-
-def test_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
-    """
-    The write ends in the middle: old content, no leftover, the error names the path.
-
-    A limit of the file size stands for the full disk. Seen to fail when the target was
-    written directly (it held 4,096 bytes of the new document) and, for the leftover,
-    without the `unlink`.
-    """
-    resource = pytest.importorskip("resource")
-    path = tmp_path / "metrics.json"
-    path.write_text("old")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    try:
-        with pytest.raises(OSError, match="File too large") as caught:
-            json_format.write(sample_snapshot(), path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-    assert str(path) == caught.value.filename
-    assert "old" == path.read_text()
-    assert [] == leftovers(tmp_path)
-
-
-def test_missing_directory_is_named(tmp_path: Path) -> None:
-    """The error has the path that the user gave, and its usual type."""
-    path = tmp_path / "nowhere" / "metrics.json"
-    with pytest.raises(FileNotFoundError) as caught:
-        json_format.write(example(), path)
-
-    assert str(path) == caught.value.filename
-
-
-def test_a_directory_is_in_the_way(tmp_path: Path) -> None:
-    """Nothing is left beside it."""
-    path = tmp_path / "metrics.json"
-    path.mkdir()
-    with pytest.raises(OSError, match=r"metrics\.json"):
-        json_format.write(example(), path)
-
-    assert [] == leftovers(tmp_path)
-
-
-def test_leftovers_of_dead_writers_are_swept(tmp_path: Path) -> None:
-    """
-    A killed writer's file goes; a living writer's, and everybody else's, stays.
-
-    Seen to fail without the sweep (the first name stays) and without the look at the
-    process (the living one's file goes).
-    """
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    stay = [
-        f".metrics.json.{os.getppid()}.01234567.tmp",
-        f".other.json.{dead.pid}.01234567.tmp",
-        f".metrics.json.{dead.pid}.tmp",
-        f".metrics.json.{'9' * 40}.01234567.tmp",
-    ]
-    for name in [*stay, f".metrics.json.{dead.pid}.01234567.tmp"]:
-        (tmp_path / name).touch()
-    json_format.write(example(), tmp_path / "metrics.json")
-
-    assert sorted(stay) == leftovers(tmp_path)
-
-
-def test_readers_see_the_old_or_the_new_file(tmp_path: Path) -> None:
-    """
-    Two writers and a reader: every read is a whole document.
-
-    Seen to fail when the target was written directly: the reader got a part of it.
-    """
-    path = tmp_path / "metrics.json"
-    known = {sample_snapshot().to_json(), example().to_json()}
-    json_format.write(example(), path)
-
-    def write_often(snapshot: Snapshot) -> None:
-        for _ in range(50):
-            json_format.write(snapshot, path)
-
-    writers = [
-        threading.Thread(target=write_often, args=(snapshot,))
-        for snapshot in (example(), sample_snapshot())
-    ]
-    for writer in writers:
-        writer.start()
-    while any(writer.is_alive() for writer in writers):
-        assert path.read_bytes() in known
-    for writer in writers:
-        writer.join()
-
-    assert [] == leftovers(tmp_path)
+    assert example() == Snapshot.from_json(path.read_bytes())

@@ -18,14 +18,14 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from functools import lru_cache
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from ometrics import _json
 from ometrics._json import go_duration, go_duration_ns
 from ometrics.export import _document as doc
-from ometrics.export.files import replace_file
+from ometrics.export.files import AnyPath, replace_file
 from ometrics.histogram import UINT64_MAX, LatencyHistogram, labels_of, layout_of
 from ometrics.snapshot import (
     CALL_HISTOGRAMS,
@@ -37,9 +37,6 @@ from ometrics.snapshot import (
     TaskStatistics,
     percentage,
 )
-
-if TYPE_CHECKING:
-    import os
 
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(doc.Document)
@@ -80,7 +77,7 @@ def load(data: bytes | str) -> Snapshot:
     return _to_snapshot(document)
 
 
-def write(snapshot: Snapshot, path: str | os.PathLike[str]) -> None:
+def write(snapshot: Snapshot, path: AnyPath) -> None:
     """
     Write the document to a file, atomically: readers see the old one or the new one.
 

@@ -12,14 +12,13 @@ a program that ended leaves its last page.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-from ometrics.export.files import replace_file
+from ometrics.export.files import AnyPath, replace_file
 from ometrics.export.prometheus import TEXT, render
 from ometrics.snapshot import Snapshot
 
 
-def write(snapshot: Snapshot, path: str | os.PathLike[str]) -> None:
+def write(snapshot: Snapshot, path: AnyPath) -> None:
     """
     Write the text page, atomically: a scrape sees the old page or the new one.
 
@@ -32,6 +31,6 @@ def write(snapshot: Snapshot, path: str | os.PathLike[str]) -> None:
         ValueError: The name does not end in `.prom`.
         OSError: The file could not be written and is as it was; the error names it.
     """
-    if Path(path).suffix != ".prom":
+    if not os.fsdecode(path).endswith(".prom"):
         raise ValueError(f"{os.fspath(path)!r} must end in .prom for node_exporter")
     replace_file(path, render(snapshot, TEXT))
