@@ -9,11 +9,12 @@ line, which needs no compiled code; `prometheus_client` takes several microsecon
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from math import inf
 from typing import Final
 
-from ometrics.export.names import Family, Labels, Metric, families, prometheus_label
+from ometrics.export.names import Family, L, Labels, Metric, families, prometheus_label
 from ometrics.snapshot import Snapshot
 
 # Stands for the labels in a template; replaced last, so labels may contain it.
@@ -29,18 +30,30 @@ def number(value: float) -> str:
     return _SPECIAL.get(text, text)
 
 
-def render(snapshot: Snapshot, *, openmetrics: bool) -> bytes:
+def encoded(
+    found: Iterable[Family[Labels]], encode: Callable[[Labels], L]
+) -> Iterator[Family[L]]:
+    """Families of other origin with their labels as `families` gives them."""
+    for family in found:
+        samples = [(encode(labels), value) for labels, value in family.samples]
+        yield Family(family.metric, samples)
+
+
+def render(
+    snapshot: Snapshot, more: Iterable[Family[Labels]] = (), *, openmetrics: bool
+) -> bytes:
     """
     The page as UTF-8.
 
     Args:
         snapshot: What to show.
+        more: Families of other origin to show behind it.
         openmetrics: OpenMetrics 1.0 with units, creation times and `# EOF`, instead of
             text 0.0.4.
     """
     created = number(snapshot.start_time.timestamp()) if openmetrics else None
     parts: list[str] = []
-    for family in families(snapshot, _label_text):
+    for family in chain(families(snapshot, _label_text), encoded(more, _label_text)):
         parts.append(_header(family.metric, openmetrics=openmetrics))
         lines = _histograms if family.metric.kind == "histogram" else _numbers
         parts.extend(lines(family, created))

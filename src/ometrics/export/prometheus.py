@@ -14,13 +14,22 @@ Names, types and labels: `docs/metrics.md`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ometrics import _protobuf
 from ometrics.export import _prometheus_text
-from ometrics.export.names import METRICS, Labels, Metric, families, prometheus_label
+from ometrics.export._prometheus_text import encoded
+from ometrics.export.names import (
+    METRICS,
+    Family,
+    Labels,
+    Metric,
+    families,
+    prometheus_label,
+)
 from ometrics.histogram import LatencyHistogram
 from ometrics.snapshot import Snapshot
 from ometrics.sources import Source
@@ -92,21 +101,26 @@ def _quality(text: str) -> float:
         return 0.0
 
 
-def render(snapshot: Snapshot, page_format: Format = TEXT) -> bytes:
+def render(
+    snapshot: Snapshot,
+    page_format: Format = TEXT,
+    more: Iterable[Family[Labels]] = (),
+) -> bytes:
     """
     The whole page.
 
     Args:
         snapshot: What to show.
         page_format: `TEXT`, `OPENMETRICS` or `PROTOBUF`.
+        more: Families of other origin to show behind it, under names of their own.
     """
     if page_format == PROTOBUF:
-        return _render_protobuf(snapshot)
+        return _render_protobuf(snapshot, more)
     openmetrics = page_format == OPENMETRICS
-    return _prometheus_text.render(snapshot, openmetrics=openmetrics)
+    return _prometheus_text.render(snapshot, more, openmetrics=openmetrics)
 
 
-def _render_protobuf(snapshot: Snapshot) -> bytes:
+def _render_protobuf(snapshot: Snapshot, more: Iterable[Family[Labels]]) -> bytes:
     start = snapshot.start_time
     created = _protobuf.timestamp(int(start.timestamp()), start.microsecond * 1000)
     return b"".join(
@@ -120,7 +134,9 @@ def _render_protobuf(snapshot: Snapshot) -> bytes:
             created,
             family.metric.bounds,
         )
-        for family in families(snapshot, _protobuf_labels)
+        for family in chain(
+            families(snapshot, _protobuf_labels), encoded(more, _protobuf_labels)
+        )
     )
 
 

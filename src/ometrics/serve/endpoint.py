@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
+from ometrics.export.names import Family, Labels
 from ometrics.serve.credentials import File, read_token, tls_context
 from ometrics.serve.guard import Guard, Hosts
 from ometrics.serve.listener import Listener, resolve
 from ometrics.serve.mount import guarded
-from ometrics.serve.pages import MAX_BYTES, Pages
+from ometrics.serve.numbers import Numbers, turned_away
+from ometrics.serve.pages import MAX_BYTES, Page, Pages
 from ometrics.sources import Source
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ class Endpoint:
     @classmethod
     def start(
         cls,
-        mc: Source,
+        source: Source,
         *,
         port: int = DEFAULT_PORT,
         host: str = "127.0.0.1",
@@ -70,12 +72,14 @@ class Endpoint:
         allowed_hosts: Collection[str] = (),
         allow_public: bool = False,
         max_bytes: int = MAX_BYTES,
+        pages: Mapping[str, Page] | None = None,
+        numbers: Iterable[Numbers] = (),
     ) -> Endpoint:
         """
-        Serve a collector's metrics.
+        Serve the metrics of a source.
 
         Args:
-            mc: Whose metrics; anything with `snapshot()`.
+            source: Whose metrics: a collector, several, a file, ...
             port: Where to listen; 0 for any free port.
             host: Address to listen on.
             token: Bearer token that readers must send; `/healthz` needs none.
@@ -87,6 +91,8 @@ class Endpoint:
                 address listened on.
             allow_public: Listen beyond this machine without asking for anything.
             max_bytes: Largest page before compression; a larger one is a 503.
+            pages: Further pages by path, such as `{"/live": Page(...)}`.
+            numbers: Numbers of this process itself, for `/metrics`.
 
         Raises:
             ImportError: uvicorn is missing: `pip install 'ometrics[serve]'`.
@@ -108,10 +114,17 @@ class Endpoint:
                 " tls_client_ca=; or allow_public=True if that is meant"
             )
         hosts = Hosts(allowed_hosts, own=(host, str(ip)), any_address=ip.is_unspecified)
-        guard = Guard(Pages(mc, max_bytes=max_bytes), token=token, hosts=hosts)
         server_type = _server_type()
         listener = Listener.bind_to(family, address)
+
+        def own() -> Iterator[Family[Labels]]:
+            yield turned_away(listener.turned_away)
+
         try:
+            all_pages = Pages(
+                source, max_bytes=max_bytes, pages=pages, numbers=(own, *numbers)
+            )
+            guard = Guard(all_pages, token=token, hosts=hosts)
             server = server_type(guarded(guard), listener, tls)
         except BaseException:
             listener.close()
@@ -121,8 +134,8 @@ class Endpoint:
 
     @property
     def turned_away(self) -> int:
-        """Connections refused, or ended before they had their answer."""
-        return self._listener.turned_away
+        """Connections that had no page, for whatever reason."""
+        return sum(self._listener.turned_away.values())
 
     def close(self) -> None:
         """Stop; answers under way have a second to end. Again: nothing happens."""

@@ -120,7 +120,7 @@ class Guard:
 
     Args:
         pages: What there is to read.
-        token: Bearer token that `/metrics` and `/metrics.json` need; `None`: none.
+        token: Bearer token that all pages but `/healthz` need; `None`: none.
         hosts: Allowed `Host` headers.
 
     Raises:
@@ -164,9 +164,7 @@ class Guard:
         if path == "/healthz":
             return _done(line(200, "ok"))
         compress = accepts_gzip(_joined(fields, "accept-encoding"))
-        if path == "/metrics.json":
-            return self._pages.json(compress=compress)
-        return self._pages.metrics(_joined(fields, "accept"), compress=compress)
+        return self._pages.get(path, _joined(fields, "accept"), compress=compress)
 
     def _refusal(
         self, method: str, path: str, fields: list[tuple[str, str]]
@@ -181,8 +179,9 @@ class Guard:
             return line(421, "421 not under this host name: see allowed_hosts")
         if method not in {"GET", "HEAD"}:
             return line(405, "405 GET and HEAD only", ("Allow", "GET, HEAD"))
-        if path not in {"/metrics", "/metrics.json", "/healthz"}:
-            return line(404, "404 there are /metrics, /metrics.json and /healthz")
+        if path not in (*self._pages.paths, "/healthz"):
+            there = ", ".join(self._pages.paths)
+            return line(404, f"404 there are {there} and /healthz")
         if path != "/healthz" and not self._knows(_only(fields, "authorization")):
             challenge = ("WWW-Authenticate", 'Bearer realm="ometrics"')
             return line(401, "401 a bearer token is needed", challenge)

@@ -7,12 +7,20 @@ Timeouts, TLS and limits of connections are that server's; the rest of the guard
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from http import HTTPStatus
 from typing import Any
 
 from ometrics.serve.guard import Guard, Hosts
-from ometrics.serve.pages import MAX_BYTES, Pages
+from ometrics.serve.numbers import Numbers
+from ometrics.serve.pages import MAX_BYTES, Page, Pages, Response
 from ometrics.sources import Source
 
 Scope = Mapping[str, Any]
@@ -23,27 +31,32 @@ WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], list[bytes]]
 
 
 def asgi(
-    mc: Source,
+    source: Source,
     *,
     token: str | None = None,
     allowed_hosts: Collection[str] | None = (),
     max_bytes: int = MAX_BYTES,
+    pages: Mapping[str, Page] | None = None,
+    numbers: Iterable[Numbers] = (),
 ) -> AsgiApp:
     """
     The pages as an ASGI application (asyncio).
 
     Args:
-        mc: Whose metrics; anything with `snapshot()`.
+        source: Whose metrics.
         token: Bearer token to ask for; `None`: none.
         allowed_hosts: Host names to answer to besides loopback names and IP
             addresses; `None` if the application around it checks them.
         max_bytes: Largest page; a larger one is a 503.
+        pages: Further pages by path, such as `{"/live": Page(...)}`.
+        numbers: Numbers of this process itself, for `/metrics`.
 
     Example:
         app.mount("/internal", ometrics.serve.asgi(mc))  # /internal/metrics
     """
     hosts = Hosts(allowed_hosts, any_address=True)
-    return guarded(Guard(Pages(mc, max_bytes=max_bytes), token=token, hosts=hosts))
+    all_pages = Pages(source, max_bytes=max_bytes, pages=pages, numbers=numbers)
+    return guarded(Guard(all_pages, token=token, hosts=hosts))
 
 
 def guarded(guard: Guard) -> AsgiApp:
@@ -58,15 +71,20 @@ def guarded(guard: Guard) -> AsgiApp:
             response = await guard.respond_async(
                 scope["method"], _path(scope), _texts(scope["headers"])
             )
-            headers = [
-                (name.lower().encode("latin-1"), value.encode("latin-1"))
-                for name, value in response.headers
-            ]
-            start = {"type": "http.response.start", "status": response.status}
-            await send({**start, "headers": headers})
-            await send({"type": "http.response.body", "body": response.body})
+            await send_response(response, send)
 
     return app
+
+
+async def send_response(response: Response, send: Send) -> None:
+    """A whole answer, as ASGI has it."""
+    headers = [
+        (name.lower().encode("latin-1"), value.encode("latin-1"))
+        for name, value in response.headers
+    ]
+    start = {"type": "http.response.start", "status": response.status}
+    await send({**start, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body})
 
 
 def _path(scope: Scope) -> str:
@@ -91,11 +109,13 @@ async def _live(receive: Receive, send: Send) -> None:
 
 
 def wsgi(
-    mc: Source,
+    source: Source,
     *,
     token: str | None = None,
     allowed_hosts: Collection[str] | None = (),
     max_bytes: int = MAX_BYTES,
+    pages: Mapping[str, Page] | None = None,
+    numbers: Iterable[Numbers] = (),
 ) -> WsgiApp:
     """
     The pages as a WSGI application; the arguments are those of `asgi`.
@@ -104,7 +124,8 @@ def wsgi(
         DispatcherMiddleware(app, {"/internal": ometrics.serve.wsgi(mc)})
     """
     hosts = Hosts(allowed_hosts, any_address=True)
-    guard = Guard(Pages(mc, max_bytes=max_bytes), token=token, hosts=hosts)
+    all_pages = Pages(source, max_bytes=max_bytes, pages=pages, numbers=numbers)
+    guard = Guard(all_pages, token=token, hosts=hosts)
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         headers = [

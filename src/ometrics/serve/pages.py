@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The pages, each rendered once for all who ask for it at the same time.
 
-Thread safety: `_flights` maps a page to the rendering under way. `dict.setdefault` is
-the only arbiter of who renders, so there is no lock to inherit over a fork; the process
-id in the key keeps a child from waiting for a rendering of its parent's threads.
+Thread safety: `_renderings` maps a page to the rendering that runs. `dict.setdefault`
+alone decides who renders, so there is no lock to inherit over a fork; the process id in
+the key keeps a child from waiting for a rendering of its parent's threads.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import gzip
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from ometrics.export import prometheus
+from ometrics.serve.numbers import Numbers
 from ometrics.snapshot import Snapshot
 from ometrics.sources import Source
 
@@ -27,9 +28,10 @@ _GZIP_FROM_BYTES: Final = 1024
 #: Fastest: repetitive text shrinks tenfold even so, and a scrape should cost little.
 _GZIP_LEVEL: Final = 1
 
+#: A page loads nothing, runs nothing and is shown in no frame.
+POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
 _SECURITY: Final = (
     ("Cache-Control", "no-store"),
-    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
     ("X-Content-Type-Options", "nosniff"),
 )
 _LOG: Final = logging.getLogger("ometrics.serve")
@@ -50,11 +52,34 @@ class Response(NamedTuple):
     body: bytes
 
 
+class Page(NamedTuple):
+    """
+    A page made of one snapshot.
+
+    Attributes:
+        content_type: Its media type.
+        render: Its bytes; called in a thread of its own, for all who ask at once.
+        policy: Its `Content-Security-Policy`.
+    """
+
+    content_type: str
+    render: Callable[[Snapshot], bytes]
+    policy: str = POLICY
+
+
 def answer(
-    status: int, content_type: str, body: bytes, *more: tuple[str, str]
+    status: int,
+    content_type: str,
+    body: bytes,
+    *more: tuple[str, str],
+    policy: str = POLICY,
 ) -> Response:
     """A response with the headers that every one of ours has, and `more`."""
-    basic = (("Content-Type", content_type), ("Content-Length", str(len(body))))
+    basic = (
+        ("Content-Type", content_type),
+        ("Content-Length", str(len(body))),
+        ("Content-Security-Policy", policy),
+    )
     return Response(status, (*basic, *_SECURITY, *more), body)
 
 
@@ -66,64 +91,91 @@ def line(status: int, text: str, *more: tuple[str, str]) -> Response:
 
 class Pages:
     """
-    Renders a source's state as Prometheus or JSON pages.
+    Renders a source's state: `/metrics`, `/metrics.json` and what is added.
 
     Args:
         source: Whose state.
         max_bytes: Largest page before compression; a larger one becomes a 503.
+        pages: Further pages by path.
+        numbers: Numbers of this process, for `/metrics`.
+
+    Raises:
+        ValueError: A path of `pages` is taken or no path.
 
     Thread-safety:
         Any thread. Each rendering has a daemon thread of its own, so it neither holds
         up an event loop nor keeps a process alive.
     """
 
-    def __init__(self, source: Source, *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        max_bytes: int = MAX_BYTES,
+        pages: Mapping[str, Page] | None = None,
+        numbers: Iterable[Numbers] = (),
+    ) -> None:
         self._source = source
         self._max_bytes = max_bytes
-        self._flights: dict[tuple[object, ...], Future[Response]] = {}
+        self._numbers = tuple(numbers)
+        self._pages = {"/metrics.json": Page("application/json", Snapshot.to_json)}
+        for path, page in (pages or {}).items():
+            if path in {"/metrics", "/healthz", *self._pages} or path[:1] != "/":
+                raise ValueError(f"pages: {path!r} is taken, or does not begin with /")
+            self._pages[path] = page
+        self._renderings: dict[tuple[object, ...], Future[Response]] = {}
 
-    def metrics(self, accept: str, *, compress: bool) -> Future[Response]:
-        """The Prometheus page in the format that an `Accept` header prefers."""
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Where there is a page."""
+        return ("/metrics", *self._pages)
+
+    def get(self, path: str, accept: str, *, compress: bool) -> Future[Response]:
+        """
+        A page, rendered from now on or already being rendered for somebody else.
+
+        Args:
+            path: One of `paths`.
+            accept: The `Accept` header; `/metrics` comes in the format it prefers.
+            compress: Whether to use gzip, where that helps.
+        """
+        if path != "/metrics":
+            return self._share(path, self._pages[path], compress)
         chosen = prometheus.negotiate(accept)
 
         def render(snapshot: Snapshot) -> bytes:
-            return prometheus.render(snapshot, chosen)
+            own = [family for numbers in self._numbers for family in numbers()]
+            return prometheus.render(snapshot, chosen, own)
 
-        return self._share(chosen, chosen.content_type, render, compress)
+        return self._share(chosen, Page(chosen.content_type, render), compress)
 
-    def json(self, *, compress: bool) -> Future[Response]:
-        """The snapshot in our JSON format."""
-        return self._share("json", "application/json", Snapshot.to_json, compress)
-
-    def _share(
-        self,
-        page: object,
-        content_type: str,
-        render: Callable[[Snapshot], bytes],
-        compress: bool,
-    ) -> Future[Response]:
-        """Join the rendering of this page that is under way, or begin one."""
+    def _share(self, name: object, page: Page, compress: bool) -> Future[Response]:
+        """Join the rendering of this page that runs, or begin one."""
         mine: Future[Response] = Future()
-        # From here on nobody can cancel it: a client that leaves takes no one's page.
+        # From here on it cannot be cancelled: others may wait for it as well.
         mine.set_running_or_notify_cancel()
-        key = (os.getpid(), page, compress)
-        flight = self._flights.setdefault(key, mine)
-        if flight is mine:
-            work = (key, mine, content_type, render, compress)
+        key = (os.getpid(), name, compress)
+        rendering = self._renderings.setdefault(key, mine)
+        if rendering is mine:
+            work = (key, mine, page, compress)
             thread = threading.Thread(
-                target=self._fly, args=work, name="ometrics-render", daemon=True
+                target=self._run, args=work, name="ometrics-render", daemon=True
             )
             try:
                 thread.start()
             except RuntimeError:  # no thread left, or the interpreter is going down
-                self._fly(*work)
-        return flight
+                self._run(*work)
+        return rendering
 
-    def _fly(
-        self, key: tuple[object, ...], flight: Future[Response], *how: Any
+    def _run(
+        self,
+        key: tuple[object, ...],
+        rendering: Future[Response],
+        page: Page,
+        compress: bool,
     ) -> None:
         try:
-            response = self._render(*how)
+            response = self._render(page, compress)
         except Exception as error:  # noqa: BLE001 - whoever waits must get an answer
             # The class only: a message may quote what a page must not show.
             name = type(error).__name__
@@ -131,13 +183,11 @@ class Pages:
             _LOG.debug("a page could not be rendered", exc_info=error)
             response = line(500, f"500 the page could not be rendered: {name}")
         # First out of the map: who comes from now on wants a newer page.
-        self._flights.pop(key, None)
-        flight.set_result(response)
+        self._renderings.pop(key, None)
+        rendering.set_result(response)
 
-    def _render(
-        self, content_type: str, render: Callable[[Snapshot], bytes], compress: bool
-    ) -> Response:
-        body = render(self._source.snapshot())
+    def _render(self, page: Page, compress: bool) -> Response:
+        body = page.render(self._source.snapshot())
         if len(body) > self._max_bytes:
             return line(
                 503,
@@ -149,4 +199,4 @@ class Pages:
         if compress and len(body) >= _GZIP_FROM_BYTES:
             body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
             more.append(("Content-Encoding", "gzip"))
-        return answer(200, content_type, body, *more)
+        return answer(200, page.content_type, body, *more, policy=page.policy)

@@ -26,15 +26,15 @@ import logging
 import ssl
 import threading
 from contextlib import suppress
-from functools import partial
 from typing import Any, Final
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ometrics.serve.guard import MAX_HEADER_BYTES
-from ometrics.serve.listener import Listener
-from ometrics.serve.mount import AsgiApp, Receive, Scope, Send
+from ometrics.serve.listener import ACCEPTED_AT_ONCE, MAX_ANSWERS, Listener
+from ometrics.serve.mount import AsgiApp, Receive, Scope, Send, send_response
+from ometrics.serve.pages import line
 
 #: Seconds that answers under way have to end after `stop`.
 _GRACE_S: Final = 1
@@ -42,6 +42,13 @@ _GRACE_S: Final = 1
 _GIVE_UP_S: Final = 2
 #: Seconds between two looks at the clock for the `Date` header.
 _TICK_S: Final = 1.0
+#: When those who were refused may come again: by then a slow reader gives way.
+_RETRY_AFTER_S: Final = 5
+_BUSY: Final = line(
+    503,
+    f"503 {MAX_ANSWERS} requests are being answered: again in {_RETRY_AFTER_S} s",
+    ("Retry-After", str(_RETRY_AFTER_S)),
+)
 #: uvicorn's name for its general log; a server of the application writes there as well.
 _UVICORN_LOG: Final = logging.getLogger("uvicorn.error")
 _LOG: Final = logging.getLogger("ometrics.serve.http")
@@ -90,12 +97,15 @@ class Server:
         self, app: AsgiApp, listener: Listener, tls: ssl.SSLContext | None
     ) -> None:
         async def admitted(scope: Scope, receive: Receive, send: Send) -> None:
-            listener.answering(scope["client"], scope["server"])
-            await app(scope, receive, send)
+            if listener.admit(scope["client"], scope["server"]):
+                await app(scope, receive, send)
+            else:
+                await send_response(_BUSY, send)
 
         config = uvicorn.Config(
             admitted,
             http=_Protocol,
+            backlog=ACCEPTED_AT_ONCE,
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -134,8 +144,8 @@ class Server:
     def _end(self) -> None:
         self._server.should_exit = True
         self._server.ended.set()
-        self._listener.end_all(answered=False)
-        self._loop.call_later(_GRACE_S, partial(self._listener.end_all, answered=True))
+        self._listener.end_waiting()
+        self._loop.call_later(_GRACE_S, self._listener.end_all)
 
     def _run(self) -> None:
         me = threading.get_ident()
