@@ -7,10 +7,12 @@ python tools/metrics_page.py --check    exit code 1 if the page is not current
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from ometrics.export.names import METRICS, SCOPE_LABELS, Metric, Scope
 from ometrics.histogram import DEFAULT_BUCKETS, GENAI_DURATION_BUCKETS
+from ometrics.serve import numbers
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 
@@ -23,7 +25,10 @@ SCOPES: dict[Scope, str] = {
 
 def page() -> str:
     """The whole page."""
-    scopes = "\n".join(_scope(scope, title) for scope, title in SCOPES.items())
+    tables = [_scope(scope, title) for scope, title in SCOPES.items()]
+    about = "On the Prometheus pages of an endpoint, beside what it serves."
+    tables.append(_table("Of the endpoint", about, numbers.METRICS))
+    scopes = "\n".join(tables)
     return f"""\
 # Metrics
 
@@ -86,11 +91,16 @@ rate(ometrics_call_decode_time_seconds_total[5m])` |
 def _scope(scope: Scope, title: str) -> str:
     keys = [f"`{key}`" for key in SCOPE_LABELS[scope]]
     labels = f" Labels of each: {', '.join(keys)}." if keys else ""
-    rows = "\n".join(_row(metric) for metric in METRICS if metric.scope == scope)
+    about = f"OpenTelemetry's name stands under Prometheus'.{labels}"
+    return _table(title, about, [row for row in METRICS if row.scope == scope])
+
+
+def _table(title: str, about: str, metrics: Iterable[Metric]) -> str:
+    rows = "\n".join(_row(metric) for metric in metrics)
     return f"""
 ## {title}
 
-OpenTelemetry's name stands under Prometheus'.{labels}
+{about}
 
 | metric | type | unit | own labels | what | field of the snapshot |
 |---|---|---|---|---|---|
@@ -102,8 +112,12 @@ def _row(metric: Metric) -> str:
     own = ", ".join(f"`{key}`" for key in metric.labels)
     return (
         f"| `{metric.prometheus}` <br> `{metric.name}` | {metric.kind}"
-        f" | {metric.unit} | {own} | {metric.help} | `{metric.source}` |"
+        f" | {metric.unit} | {own} | {metric.help} | {_source(metric)} |"
     )
+
+
+def _source(metric: Metric) -> str:
+    return f"`{metric.source}`" if metric.source else ""
 
 
 def _bounds(bounds: tuple[float, ...]) -> str:

@@ -7,7 +7,7 @@ Recording is inherited unchanged from the compiled `Core`; here are the ways to 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -331,27 +331,59 @@ class MetricsCollector(Core):
             self._sampler.close()
         self._sampler = sampler
 
-    def serve(self, port: int = 9464, **options: Any) -> Endpoint:
+    def serve(
+        self,
+        port: int = 9464,
+        *,
+        host: str = "127.0.0.1",
+        token: str | None = None,
+        token_file: str | os.PathLike[str] | None = None,
+        tls_cert: str | os.PathLike[str] | None = None,
+        tls_key: str | os.PathLike[str] | None = None,
+        tls_client_ca: str | os.PathLike[str] | None = None,
+        allowed_hosts: Collection[str] = (),
+        allow_public: bool = False,
+        max_bytes: int = 64 * 2**20,
+    ) -> Endpoint:
         """
         Serve `/metrics`, `/metrics.json`, `/healthz` until `close()` (extra `serve`).
 
         Args:
             port: Where to listen; 0 for any free port.
-            options: `host`, `token`, `token_file`, `tls_cert`, `tls_key`,
-                `tls_client_ca`, `allowed_hosts`, `allow_public`, `max_bytes`: see
-                `ometrics.serve.Endpoint.start`.
+            host: Address to listen on.
+            token: Bearer token that readers must send; `/healthz` needs none.
+            token_file: File that holds it, of mode 0600.
+            tls_cert: PEM file with the certificate; makes it HTTPS (TLS 1.2 or later).
+            tls_key: PEM file with its key; `None`: it is in `tls_cert`.
+            tls_client_ca: PEM file with the authorities whose clients may connect.
+            allowed_hosts: Host names that readers may use besides `localhost` and the
+                address listened on.
+            allow_public: Listen beyond this machine without asking for anything.
+            max_bytes: Largest page before compression; a larger one is a 503.
 
         Returns:
-            `Endpoint`, with its `url`; on loopback unless told otherwise.
+            `Endpoint`, with its `url`.
 
         Raises:
             ImportError: uvicorn is not installed; the message names the extra.
-            OSError: The port cannot be had.
-            ValueError: A public address without a guard, or a bad option.
+            OSError: The port cannot be had, or a file cannot be read.
+            ValueError: Strangers could read, or the arguments contradict each other.
         """
         from ometrics.serve import Endpoint
 
-        endpoint = Endpoint.start(self, port=port, **options)
+        endpoint = Endpoint.start(
+            self,
+            port=port,
+            host=host,
+            token=token,
+            token_file=token_file,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            tls_client_ca=tls_client_ca,
+            allowed_hosts=allowed_hosts,
+            allow_public=allow_public,
+            max_bytes=max_bytes,
+        )
         self._endpoints.append(endpoint)
         return endpoint
 

@@ -414,7 +414,7 @@ def test_concurrent_scrapes_share_one_rendering(
     for scraper in scrapers:
         scraper.start()
     listener = endpoint._listener
-    wait_until(lambda: sum(p.answered for p in [*listener._places.values()]) == 12)
+    wait_until(lambda: listener.answering == 12)
     source.go.set()
     for scraper in scrapers:
         scraper.join()
