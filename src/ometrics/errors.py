@@ -155,15 +155,18 @@ _STATUS_CODES: Final = {
     503: ErrorResourceExhausted.code,
 }
 # Client libraries are optional, so their exceptions are known by name, bases included:
-# httpx and httpx2, openai, requests, asyncio, concurrent.futures, and the builtin ones.
-# A timeout is looked for first, because some are connection errors too.
+# httpx and httpx2, openai, aiohttp, requests, urllib3, http.client, asyncio,
+# concurrent.futures, and the builtin ones. A timeout is looked for first, because some
+# are connection errors too.
 _TIMEOUTS: Final = frozenset(
     {"APITimeoutError", "Timeout", "TimeoutError", "TimeoutException"}
 )
 _BROKEN: Final = frozenset(
     {
         *("APIConnectionError", "ConnectionError", "NetworkError"),
-        *("ProxyError", "RemoteProtocolError"),
+        *("ProxyError", "RemoteProtocolError", "ClientConnectionError"),
+        *("ClientPayloadError", "NewConnectionError", "IncompleteRead"),
+        *("gaierror", "SSLError"),
     }
 )
 # What a server says with status 500 when the model could not be loaded.
@@ -194,9 +197,7 @@ def classify(error: BaseException) -> str:
     status = _status_of(error)
     code = code_of(error)
     if status is not None and status >= _FIRST_ERROR:
-        code = _STATUS_CODES.get(status, f"HTTP_{status}")
-        if status == _INTERNAL and _is_load_failure(error):
-            code = ErrorModelNotLoaded.code
+        code = code_of_status(status, str(error) if status == _INTERNAL else "")
     elif not _TIMEOUTS.isdisjoint(names):
         code = ErrorTimeout.code
     elif not _BROKEN.isdisjoint(names):
@@ -204,6 +205,19 @@ def classify(error: BaseException) -> str:
     elif status == _NO_STATUS or names[0] == "APIError":
         code = STREAM_ERROR
     return code
+
+
+def code_of_status(status: int, text: str = "") -> str:
+    """
+    The code of an HTTP answer that is a failure.
+
+    Args:
+        status: From 400 on.
+        text: Its body; looked at for what it tells of a load, and not kept.
+    """
+    if status == _INTERNAL and _is_load_failure(text):
+        return ErrorModelNotLoaded.code
+    return _STATUS_CODES.get(status, f"HTTP_{status}")
 
 
 def _status_of(error: BaseException) -> int | None:
@@ -214,7 +228,7 @@ def _status_of(error: BaseException) -> int | None:
     return status if isinstance(status, int) else None
 
 
-def _is_load_failure(error: BaseException) -> bool:
-    """Whether the message tells of a load; it is looked at and not kept."""
-    message = str(error).lower()
-    return any(phrase in message for phrase in _LOAD_FAILURES)
+def _is_load_failure(text: str) -> bool:
+    """Whether the text tells of a load."""
+    lowered = text.lower()
+    return any(phrase in lowered for phrase in _LOAD_FAILURES)

@@ -1,0 +1,605 @@
+# SPDX-License-Identifier: MIT
+"""`AnswerReader`: an answer's bytes, read in passing, whatever the network cut them to.
+
+A reader keeps the line under way and the numbers of the last one, both bounded; of a
+whole body that is too long, its end, where every server puts its numbers.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from ometrics.errors import STREAM_ERROR, TRUNCATED, code_of, code_of_status
+from ometrics.instrumentation.endpoints import Dialect
+from ometrics.instrumentation.usage import (
+    UNKNOWN,
+    Usage,
+    anthropic_usage,
+    ollama_usage,
+    openai_usage,
+)
+
+# The most of one line or body that is kept to be decoded whole; of a longer one only
+# its last part is kept. Bytes.
+MAX_DOCUMENT: Final = 1 << 20
+_TAIL: Final = 64 << 10
+_MAX_ERROR: Final = 16 << 10
+# A compressed answer is unpacked this much at a time.
+_UNPACKED: Final = 64 << 10
+
+FIRST_ERROR: Final = 400  # of HTTP's statuses
+
+Observe = Callable[[bool], object]
+Unpack = Callable[[bytes], Iterable[bytes]]
+
+
+class _Document(Protocol):
+    """What one line or body says."""
+
+    def output(self) -> bool | None:
+        """Whether it holds output of the answer; `False`: thinking; `None`: none."""
+
+    def read_into(self, reader: AnswerReader) -> None:
+        """Note the numbers, and whether the answer is over."""
+
+
+# --- the forms of a line or body; fields that are not named here are skipped ---
+
+
+class _Message(msgspec.Struct):
+    content: str | None = None
+    thinking: str | None = None
+    tool_calls: list[msgspec.Raw] | None = None
+
+
+class _Ollama(msgspec.Struct):
+    """A line of Ollama's stream, or its body."""
+
+    message: _Message | None = None
+    response: str | None = None
+    thinking: str | None = None
+    image: Any = None
+    done: Any = None
+    error: Any = None
+    done_reason: Any = None
+    total_duration: Any = None
+    load_duration: Any = None
+    prompt_eval_duration: Any = None
+    eval_duration: Any = None
+    prompt_eval_count: Any = None
+    prompt_eval_cached_count: Any = None
+    eval_count: Any = None
+    usage: dict[str, Any] | None = None  # of `/v1/systemone`
+
+    def output(self) -> bool | None:
+        message = self.message
+        if message is not None:
+            if message.content or message.tool_calls:
+                return True
+            return False if message.thinking else None
+        if self.response or self.image:
+            return True
+        return False if self.thinking else None
+
+    def read_into(self, reader: AnswerReader) -> None:
+        if self.error:
+            reader.fail(STREAM_ERROR)
+        elif self.done or (self.done is None and not reader.is_stream):
+            reader.complete(self._numbers())
+        elif not reader.is_stream:
+            reader.fail(TRUNCATED, self._numbers())
+
+    def _numbers(self) -> Usage:
+        if self.usage is not None:
+            return openai_usage(self.usage, self.done_reason)
+        return Usage(
+            self.total_duration,
+            self.load_duration,
+            self.prompt_eval_duration,
+            self.eval_duration,
+            self.prompt_eval_count,
+            self.prompt_eval_cached_count,
+            self.eval_count,
+            self.done_reason,
+        )
+
+
+class _Delta(msgspec.Struct):
+    content: Any = None
+    tool_calls: Any = None
+    function_call: Any = None
+    refusal: Any = None
+    audio: Any = None
+    reasoning: Any = None
+    reasoning_content: Any = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    text: Any = None
+    finish_reason: Any = None
+
+
+class _OpenAI(msgspec.Struct):
+    """A chunk or body of `/chat/completions` or `/completions`."""
+
+    choices: list[_Choice] | None = None
+    usage: dict[str, Any] | None = None
+    error: Any = None
+
+    def output(self) -> bool | None:
+        thinks = None
+        for choice in self.choices or ():
+            delta = choice.delta
+            if choice.text:
+                return True
+            if delta is None:
+                continue
+            if delta.content or delta.tool_calls:
+                return True
+            if delta.reasoning or delta.reasoning_content:
+                thinks = False
+            elif delta.refusal or delta.function_call or delta.audio:
+                return True
+        return thinks
+
+    def read_into(self, reader: AnswerReader) -> None:
+        if self.error:
+            reader.fail(STREAM_ERROR)
+            return
+        reason = reader.usage.done_reason
+        for choice in self.choices or ():
+            if choice.finish_reason is not None:
+                reason = choice.finish_reason
+                break
+        if self.usage is not None:
+            reader.usage = openai_usage(self.usage, reason)
+        elif reason is not reader.usage.done_reason:
+            reader.usage = reader.usage._replace(done_reason=reason)
+        if not reader.is_stream:
+            reader.complete(reader.usage)
+        elif reason is not None:
+            reader.has_all_output = True
+            if self.usage is not None and not self.choices:
+                reader.complete(reader.usage)  # a chunk of usage alone is the last
+
+
+class _Response(msgspec.Struct):
+    usage: dict[str, Any] | None = None
+
+
+class _Event(msgspec.Struct):
+    """An event or body of `/responses`."""
+
+    type: str = ""
+    response: _Response | None = None
+    status: Any = None
+    usage: dict[str, Any] | None = None
+    error: Any = None
+
+    def output(self) -> bool | None:
+        if not self.type.endswith(".delta"):
+            return None
+        return not self.type.startswith("response.reasoning")
+
+    def read_into(self, reader: AnswerReader) -> None:
+        usage = self.usage if self.response is None else self.response.usage
+        has_failed = self.status == "failed" or self.type in _FAILURES
+        if self.error or has_failed:
+            reader.fail(STREAM_ERROR, openai_usage(usage))
+        elif not reader.is_stream or self.type in _LAST_EVENTS:
+            reader.complete(openai_usage(usage))
+
+
+_FAILURES: Final = frozenset({"response.failed", "error"})
+_LAST_EVENTS: Final = frozenset({"response.completed", "response.incomplete"})
+
+
+class _Block(msgspec.Struct):
+    type: Any = None
+    stop_reason: Any = None
+    usage: dict[str, Any] | None = None
+
+
+class _AnthropicEvent(msgspec.Struct):
+    """An event or body of `/messages`."""
+
+    type: Any = None
+    delta: _Block | None = None
+    message: _Block | None = None
+    stop_reason: Any = None
+    usage: dict[str, Any] | None = None
+
+    def output(self) -> bool | None:
+        if self.type != "content_block_delta" or self.delta is None:
+            return None
+        if self.delta.type in ("text_delta", "input_json_delta"):
+            return True
+        return False if self.delta.type == "thinking_delta" else None
+
+    def read_into(self, reader: AnswerReader) -> None:
+        if self.type == "error":
+            reader.fail(STREAM_ERROR)
+            return
+        usage, reason = self.usage, self.stop_reason
+        if self.message is not None:
+            usage = self.message.usage
+        if self.delta is not None:
+            reason = self.delta.stop_reason
+        if usage is not None or reason is not None:
+            reader.add_anthropic(usage, reason)
+        if not reader.is_stream or self.type == "message_stop":
+            reader.complete(reader.usage)
+
+
+class _Other(msgspec.Struct):
+    """Any other body: of embeddings, say, in OpenAI's form."""
+
+    usage: dict[str, Any] | None = None
+    error: Any = None
+
+    def output(self) -> bool | None:
+        return None
+
+    def read_into(self, reader: AnswerReader) -> None:
+        reader.complete(openai_usage(self.usage))
+
+
+_DECODERS: Final[dict[str, Callable[[bytes], _Document]]] = {
+    "ollama": msgspec.json.Decoder(_Ollama).decode,
+    "chat": msgspec.json.Decoder(_OpenAI).decode,
+    "completions": msgspec.json.Decoder(_OpenAI).decode,
+    "responses": msgspec.json.Decoder(_Event).decode,
+    "messages": msgspec.json.Decoder(_AnthropicEvent).decode,
+    "other": msgspec.json.Decoder(_Other).decode,
+}
+
+# The numbers in the last part of a document that was too long to keep. Within a string
+# of JSON each quote is escaped, so these match no text of an answer.
+_NUMBER: Final = re.compile(
+    rb'[{,]\s*"(total_duration|load_duration|prompt_eval_duration|eval_duration|'
+    rb"prompt_eval_count|prompt_eval_cached_count|eval_count|prompt_tokens|"
+    rb'completion_tokens|input_tokens|output_tokens|cached_tokens)"\s*:\s*(\d{1,19})\b'
+)
+_REASON: Final = re.compile(
+    rb'[{,]\s*"(?:done|finish|stop)_reason"\s*:\s*"([a-z_]{1,50})"'
+)
+_NOT_DONE: Final = re.compile(rb'[{,]\s*"done"\s*:\s*false')
+
+
+def is_plain_output(data: bytes, mark: bytes, *fields: bytes) -> bool:
+    """
+    Whether a chunk is known, without being decoded, to be output and nothing more.
+
+    Most chunks are, and decoding is most of what reading one costs. What is looked for
+    cannot stand within a string, where each quote is escaped.
+
+    Args:
+        data: The chunk, in the compact form that servers write.
+        mark: What only a chunk before the last one holds.
+        fields: Beginnings of fields of text, of which one is not empty.
+    """
+    if mark not in data or b'"usage":{' in data or b'"error":' in data:
+        return False
+    for field in fields:
+        at = data.find(field)
+        if at >= 0 and data[at + len(field)] != _QUOTE:
+            return True
+    return False
+
+
+_QUOTE: Final = ord('"')
+
+
+class AnswerReader:
+    """
+    What an answer says, from its bytes as they come.
+
+    Args:
+        dialect: Of its endpoint.
+        observe: Told of each chunk with output, as it arrives: `True` for output of
+            the answer, `False` for thinking. Not called for an answer in one piece.
+        status: Of the HTTP answer.
+        content_type: The header.
+        content_encoding: The header. An answer whose packing cannot be undone here
+            counts by its status, with nothing known of it.
+
+    Attributes:
+        usage: The numbers as far as they are known.
+        error: The code of what is wrong with the answer; `None` if nothing is.
+        is_over: The answer has said that it is complete, or that it failed.
+        has_all_output: All its output has come, though its numbers may not have.
+        is_stream: Whether it comes in lines or events.
+
+    Thread-safety:
+        One thread at a time.
+    """
+
+    __slots__ = (
+        "_anthropic",
+        "_decode",
+        "_feed",
+        "_is_long",
+        "_observe",
+        "_pending",
+        "_unpack",
+        "error",
+        "has_all_output",
+        "is_over",
+        "is_stream",
+        "status",
+        "usage",
+    )
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        observe: Observe,
+        *,
+        status: int = 200,
+        content_type: str = "",
+        content_encoding: str = "",
+    ) -> None:
+        self.usage = UNKNOWN
+        self.error: str | None = None
+        self.is_over = False
+        self.has_all_output = False
+        self.status = status
+        self._observe = observe
+        self._decode = _DECODERS[dialect]
+        self._pending: bytes = b""
+        self._is_long = False
+        self._anthropic: dict[str, Any] = {}
+        kind = content_type.lower()
+        # Functions, not bound methods: a reader must not refer to itself.
+        self._feed: Callable[[AnswerReader, bytes], None]
+        self.is_stream = False
+        if status >= FIRST_ERROR:
+            self._feed = AnswerReader._feed_error
+        elif "ndjson" in kind:
+            self._feed = AnswerReader._feed_lines
+            self.is_stream = True
+        elif "event-stream" in kind:
+            self._feed = AnswerReader._feed_events
+            self.is_stream = True
+        else:
+            self._feed = AnswerReader._feed_body
+        encoding = content_encoding.strip().lower()
+        self._unpack: Unpack | None = None
+        if encoding not in ("", "identity"):
+            self._unpack = unpacker(encoding)
+            if self._unpack is None and status < FIRST_ERROR:
+                self._feed = AnswerReader._feed_nothing
+
+    def feed(self, data: bytes) -> None:
+        """
+        Read what has arrived.
+
+        Args:
+            data: The next bytes, cut anywhere. Not kept beyond the line under way.
+        """
+        if self.is_over:
+            return
+        if self._unpack is None:
+            self._feed(self, data)
+        else:
+            for piece in self._unpack(data):
+                self._feed(self, piece)
+
+    def finish(self) -> None:
+        """The body has come to its end; sets `error` if it was cut short."""
+        if self.is_over:
+            return
+        if self.status >= FIRST_ERROR:
+            self.fail(code_of_status(self.status, self._text()))
+        elif self._feed is AnswerReader._feed_nothing:
+            self.complete(UNKNOWN)
+        elif not self.is_stream:
+            self._document(self._pending)
+        elif self._pending:  # a last line without its end
+            self._feed(self, b"\n")
+        if not self.is_over:
+            if self.has_all_output:
+                self.complete(self.usage)
+            else:
+                self.fail(TRUNCATED, self.usage)
+
+    def complete(self, usage: Usage) -> None:
+        """The answer is complete."""
+        self.usage = usage
+        self.is_over = True
+        self._pending = b""
+
+    def fail(self, code: str, usage: Usage | None = None) -> None:
+        """The answer is a failure, or was cut short."""
+        if usage is not None:
+            self.usage = usage
+        self.error = code
+        self.is_over = True
+        self._pending = b""
+
+    def add_anthropic(self, usage: dict[str, Any] | None, reason: object) -> None:
+        """Add what one event of `/messages` tells; each tells a part of the usage."""
+        if usage is not None:
+            self._anthropic.update({k: v for k, v in usage.items() if v is not None})
+        if reason is None:
+            reason = self.usage.done_reason
+        self.usage = anthropic_usage(self._anthropic or None, reason)
+
+    # --- the ways in which documents come ---
+
+    def _feed_lines(self, data: bytes) -> None:
+        """Lines of JSON, each a document."""
+        if not self._pending and data.find(b"\n") == len(data) - 1:
+            # One whole line, as Ollama's server flushes it.
+            if is_plain_output(data, b'"done":false', b'"content":"', b'"response":"'):
+                self._observe(True)
+            else:
+                self._document(data)
+            return
+        first, *rest = data.split(b"\n")
+        self._keep(first)
+        for line in rest:
+            self._document(self._pending)
+            self._pending = b""
+            self._keep(line)
+
+    def _feed_events(self, data: bytes) -> None:
+        """Server-sent events, each of which brings a document."""
+        if not self._pending and data.startswith(b"data: {"):
+            end = data.find(b"\n")
+            if data[end:] in (b"\n\n", b"\n"):
+                if is_plain_output(data, b'"finish_reason":null', b'"content":"'):
+                    self._observe(True)
+                else:
+                    self._document(data[6:])
+                return
+        first, *rest = data.split(b"\n")
+        self._keep(first)
+        for line in rest:
+            if self._pending.startswith(b"data:"):
+                self._document(self._pending[5:])
+            elif self._is_long:
+                self._document(self._pending)
+            self._pending = b""
+            self._keep(line)
+
+    def _feed_body(self, data: bytes) -> None:
+        """One document."""
+        self._keep(data)
+
+    def _feed_error(self, data: bytes) -> None:
+        """The body of a failure: looked at for what it tells of a load."""
+        self._pending += data[: _MAX_ERROR - len(self._pending)]
+
+    def _feed_nothing(self, data: bytes) -> None:
+        """An answer that cannot be unpacked here."""
+
+    def _keep(self, data: bytes) -> None:
+        """Add to the document under way; of a long one only the end is kept."""
+        if len(self._pending) + len(data) > MAX_DOCUMENT:
+            self._is_long = True
+        self._pending += data
+        if self._is_long:
+            self._pending = self._pending[-_TAIL:]
+
+    def _text(self) -> str:
+        return self._pending.decode("utf-8", "replace")
+
+    def _document(self, data: bytes) -> None:
+        """Read one document; an empty line is none."""
+        if self.is_over or not data or data.isspace():
+            return
+        if self._is_long:
+            self._is_long = False
+            self._long_document(data)
+            return
+        try:
+            document = self._decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            if not data.strip().startswith(b"[DONE]"):
+                self.fail(code_of(error), self.usage)
+            elif self.has_all_output:
+                self.complete(self.usage)
+            return
+        if self.is_stream:
+            output = document.output()
+            if output is not None:
+                self._observe(output)
+        document.read_into(self)
+
+    def _long_document(self, tail: bytes) -> None:
+        """Read the numbers in the end of a document that was not kept."""
+        found = {m[1].decode(): int(m[2]) for m in _NUMBER.finditer(tail)}
+        reasons = _REASON.findall(tail)
+        reason = reasons[-1].decode() if reasons else None
+        if self.is_stream:
+            self._observe(True)
+        if _NOT_DONE.search(tail):
+            return
+        if "total_duration" in found:
+            self.complete(ollama_usage(found | {"done_reason": reason}))
+        elif not self.is_stream:
+            cached = found.get("cached_tokens")
+            usage = openai_usage(found, reason)
+            self.complete(usage._replace(cached_tokens=cached))
+
+
+def unpacker(encoding: str) -> Unpack | None:
+    """
+    A function that undoes a `Content-Encoding`, piece by piece.
+
+    Args:
+        encoding: `gzip`, `deflate`; `br` and `zstd` where a package for it is there.
+
+    Returns:
+        The function; `None` if this encoding cannot be undone here.
+    """
+    try:
+        make = _UNPACKERS.get(encoding)
+        return None if make is None else make()
+    except ImportError:
+        return None
+
+
+def _gzip() -> Unpack:
+    packed = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    return lambda data: _pieces(packed, data)
+
+
+def _deflate() -> Unpack:
+    packed: Any = None
+
+    def unpack(data: bytes) -> Iterator[bytes]:
+        nonlocal packed
+        if packed is None and data:
+            # Some servers leave out the header that `deflate` should have; its low four
+            # bits are the method, and no other block begins with these.
+            has_header = data[0] & 0x0F == zlib.DEFLATED
+            wbits = zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS
+            packed = zlib.decompressobj(wbits)
+        return _pieces(packed, data)
+
+    return unpack
+
+
+def _pieces(packed: Any, data: bytes) -> Iterator[bytes]:
+    """Unpack a bounded piece at a time: a little may have been made of very much."""
+    while data and not packed.eof:
+        yield packed.decompress(data, _UNPACKED)
+        data = packed.unconsumed_tail
+
+
+def _brotli() -> Unpack:
+    packed = _import("brotli", "brotlicffi").Decompressor()
+    return lambda data: (packed.process(data),)
+
+
+def _zstd() -> Unpack:
+    package = _import("compression.zstd", "zstandard")  # the first from Python 3.14 on
+    packed = package.ZstdDecompressor()
+    if hasattr(packed, "decompressobj"):
+        packed = packed.decompressobj()
+    return lambda data: (packed.decompress(data),)
+
+
+def _import(name: str, other: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return importlib.import_module(other)
+
+
+_UNPACKERS: Final = {
+    "gzip": _gzip,
+    "x-gzip": _gzip,
+    "deflate": _deflate,
+    "br": _brotli,
+    "zstd": _zstd,
+}
