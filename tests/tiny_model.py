@@ -9,13 +9,28 @@ ends with "length".
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from importlib.util import find_spec
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import gguf
+
+    from ometrics.demo.engine import Engine
+
+needs_engine = pytest.mark.skipif(
+    not (find_spec("xllamacpp") and find_spec("gguf") and find_spec("ollama")),
+    reason="xllamacpp, gguf or ollama is not installed",
+)
+HELLO = [{"role": "user", "content": "hello there"}]
+# Tokens of context: an unlimited text takes seconds, so what ends early was cancelled.
+LONG = 16_384
 
 VOCABULARY = 4096
 WIDTH = 64
@@ -114,3 +129,15 @@ def _vocabulary() -> tuple[list[str], list[gguf.TokenType]]:
     kinds += [gguf.TokenType.BYTE] * len(raw)
     kinds += [gguf.TokenType.NORMAL] * (len(single) + len(syllables))
     return pieces, kinds
+
+
+@contextmanager
+def client_of(engine: Engine, transport: Any = None) -> Iterator[Any]:
+    """The official client of a running engine, closed at the end."""
+    import ollama
+
+    client = ollama.Client(host=engine.url, transport=transport)
+    try:
+        yield client
+    finally:
+        client.close()

@@ -25,8 +25,8 @@ from rich.console import Console, Group
 from rich.text import Text
 
 import ometrics
-from ometrics.cli.place import Server, place
-from ometrics.cli.team import NO_MODEL, Team
+from ometrics.demo.server import Server, find_server
+from ometrics.demo.team import NO_MODEL, Team
 from ometrics.ollama import instrument, uninstrument
 from ometrics.testing import (
     Delay,
@@ -123,13 +123,13 @@ def main() -> None:
     where = (
         scripted()
         if options.scripted
-        else place(engine=True, model=None, progress=print)
+        else find_server(engine=True, model=None, progress=print)
     )
     with where as server:
         team = Team(
             server,
             report=collector.record_task_completion,
-            tell=print,
+            log=print,
             tasks=TASKS,
             seconds=120,
         )

@@ -23,7 +23,7 @@ from instrumenting import HI, call_metrics, outcomes
 import ometrics.ollama
 import ometrics.openai
 from ometrics import CallMetrics, MetricsCollector
-from ometrics.ollama.engine import Engine
+from ometrics.demo.engine import Engine
 
 pytestmark = [
     pytest.mark.real,

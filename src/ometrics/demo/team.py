@@ -13,13 +13,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-import ollama
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from ometrics.demo.server import Server
 from ometrics.view.escape import harmless
 from ometrics.view.units import duration
 
@@ -33,20 +33,6 @@ TOKENS: Final = 40  # of an answer at most: short tasks show more
 PATIENCE: Final = 0.03  # seconds that the intern gives a server, which is too few
 CHUNKS_READ: Final = 3  # before the intern loses interest
 NO_MODEL: Final = "no-such-model:latest"
-
-
-class Place(Protocol):
-    """Where inference happens."""
-
-    @property
-    def model(self) -> str:
-        """Name of the model."""
-
-    def client(self, timeout: float | None = None) -> ollama.Client:
-        """A blocking client."""
-
-    def async_client(self) -> ollama.AsyncClient:
-        """An asyncio client."""
 
 
 @dataclass
@@ -71,9 +57,9 @@ class Team:
     Works on topics until there are enough or the time is up.
 
     Args:
-        place: Where inference happens.
-        report: Told of each task: whether it succeeded, and its milliseconds.
-        tell: Told a line about each task, for people.
+        server: Where inference happens.
+        report: Called at the end of each task with its success and milliseconds.
+        log: Called with one line about each task, for people.
         tasks: How many tasks.
         seconds: How long at most.
 
@@ -81,9 +67,9 @@ class Team:
         Agents are written by one thread at a time; the view may read them meanwhile.
     """
 
-    place: Place
+    server: Server
     report: Callable[[bool, float], None]
-    tell: Callable[[Text], None]
+    log: Callable[[Text], None]
     tasks: int
     seconds: float
     completed: int = 0
@@ -102,8 +88,8 @@ class Team:
 
     async def run(self) -> None:
         """Do the work."""
-        self._client = self.place.client(timeout=self.seconds + 10)
-        self._async_client = self.place.async_client()
+        self._client = self.server.client(timeout=self.seconds + 10)
+        self._async_client = self.server.async_client()
         self._free = {
             name: asyncio.Lock() for name in ("planner", "workers", "reviewer")
         }
@@ -137,7 +123,7 @@ class Team:
         """As many questions as there are workers; in a thread."""
         prompt = f"Write two short questions about {topic}, one per line."
         response = self._client.chat(
-            self.place.model, [_user(prompt)], options=_options(TOKENS)
+            self.server.model, [_user(prompt)], options=_options(TOKENS)
         )
         self.planner.text = response.message.content or ""
         lines = [line.strip(" -*0123456789.") for line in self.planner.text.split("\n")]
@@ -151,7 +137,10 @@ class Team:
             worker.text = ""
             prompt = f"{question} Answer in one short sentence."
             async for chunk in await self._async_client.chat(
-                self.place.model, [_user(prompt)], stream=True, options=_options(TOKENS)
+                self.server.model,
+                [_user(prompt)],
+                stream=True,
+                options=_options(TOKENS),
             ):
                 worker.text += chunk.message.content or ""
 
@@ -160,7 +149,7 @@ class Team:
         self.reviewer.text = ""
         prompt = f"Sum up in one short sentence about {topic}: {' '.join(answers)}"
         for chunk in self._client.generate(
-            self.place.model, prompt, stream=True, options=_options(TOKENS)
+            self.server.model, prompt, stream=True, options=_options(TOKENS)
         ):
             self.reviewer.text += chunk.response or ""
             if self.stopped:
@@ -181,46 +170,46 @@ class Team:
                 async with self._busy(self.intern, title):
                     await asyncio.to_thread(mishap)
             except Exception as error:  # noqa: BLE001 - any failure is what we want
-                self._tell("✗", "red", "the intern", f"{title}: {_told(error)}")
+                self._log("✗", "red", "the intern", f"{title}: {_describe(error)}")
             else:
-                self._tell("✗", "yellow", "the intern", title)
+                self._log("✗", "yellow", "the intern", title)
 
     def _ask_for_nothing(self) -> None:
         self._client.chat(NO_MODEL, [_user("Hello?")])
 
     def _lose_interest(self) -> None:
         stream: Iterator[Any] = self._client.chat(
-            self.place.model, [_user("Tell me a long story.")], stream=True
+            self.server.model, [_user("Tell me a long story.")], stream=True
         )
         for i, _ in enumerate(stream, 1):
             if i == CHUNKS_READ:
                 break
 
     def _be_impatient(self) -> None:
-        impatient = self.place.client(timeout=PATIENCE)
-        impatient.chat(self.place.model, [_user("Think about everything.")])
+        impatient = self.server.client(timeout=PATIENCE)
+        impatient.chat(self.server.model, [_user("Think about everything.")])
 
-    # --- what is told
+    # --- reports
 
     @asynccontextmanager
     async def _counted(self, topic: str) -> AsyncIterator[list[str]]:
-        """Report a task's end and tell what was said in it."""
+        """Report a task's end and log what was said in it."""
         said: list[str] = []
         begin = time.monotonic()
         try:
             yield said
         except Exception as error:  # noqa: BLE001 - one task's failure is not the demo's
             self.report(False, (time.monotonic() - begin) * 1e3)
-            self._tell("✗", "red", topic, _told(error))
+            self._log("✗", "red", topic, _describe(error))
         else:
             seconds = time.monotonic() - begin
             self.report(True, seconds * 1e3)
             self.completed += 1
-            self._tell("✓", "green", topic, f"{duration(seconds)}  {' '.join(said)}")
+            self._log("✓", "green", topic, f"{duration(seconds)}  {' '.join(said)}")
 
-    def _tell(self, mark: str, colour: str, who: str, what: str) -> None:
+    def _log(self, mark: str, colour: str, who: str, what: str) -> None:
         line = Text.assemble((mark, colour), " ", (who, "bold"), "  ", _line(what))
-        self.tell(line)
+        self.log(line)
 
     @asynccontextmanager
     async def _busy(self, agent: Agent, doing: str) -> AsyncIterator[None]:
@@ -261,5 +250,5 @@ def _line(text: str) -> str:
     return harmless(" ".join(text.split()))
 
 
-def _told(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"

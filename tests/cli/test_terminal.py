@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,13 +25,6 @@ pytestmark = pytest.mark.fork
 
 # Asks three times, then shows what it has and waits for a key.
 WAITING = ASK + "ask()\nask()\nprint('tok', end='', flush=True)\ninput()\nprint('en')\n"
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedOllama]:
-    """A model server."""
-    with ScriptedOllama() as running:
-        yield running
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ometrics.ollama.engine_http import (
+from ometrics.demo.engine_http import (
     ClientGoneError,
     EngineError,
     Json,
@@ -73,7 +73,7 @@ class Complete(Protocol):
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What `/api/tags`, `/api/ps` and `/api/show` tell about the model."""
+    """What `/api/tags`, `/api/ps` and `/api/show` answer about the model."""
 
     name: str
     path: Path
@@ -322,8 +322,8 @@ class _Handler(JsonHandler):
     def _refuse(self, error: EngineError) -> None:
         """Tell of an error: by status, or in a stream that has begun by a line."""
         openai = self.path.startswith("/v1/")
-        told: Json = {"message": str(error), "type": "api_error"}
-        answer: Json = {"error": told if openai else str(error)}
+        details: Json = {"message": str(error), "type": "api_error"}
+        answer: Json = {"error": details if openai else str(error)}
         if not self.streaming:
             self.send_json(error.status, answer)
             return

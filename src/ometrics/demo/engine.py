@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ometrics.ollama.engine_api import ApiListener, Completion, ModelFacts
-from ometrics.ollama.engine_http import ClientGoneError, EngineError
+from ometrics.demo.engine_api import ApiListener, Completion, ModelFacts
+from ometrics.demo.engine_http import ClientGoneError, EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

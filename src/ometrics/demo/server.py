@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where the demo's inference happens: an Ollama that answers, or our engine."""
+"""Where the demo's inference happens: an Ollama that answers, or the engine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-import click
 import httpx
 import ollama
 
@@ -19,6 +18,10 @@ PROBE_TIMEOUT: Final = 2.0  # seconds
 LEAST_BYTES: Final = 1_000_000
 # Families that embed and cannot chat.
 EMBEDDERS: Final = ("bert", "nomic")
+
+
+class NoServerError(RuntimeError):
+    """Neither an Ollama nor the engine can be had; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Server:
 
 
 @contextmanager
-def place(
+def find_server(
     *, engine: bool | None, model: str | None, progress: Callable[[str], None]
 ) -> Iterator[Server]:
     """
@@ -59,10 +62,10 @@ def place(
     Args:
         engine: True for the engine, False for an Ollama, `None` for what there is.
         model: Which of Ollama's models; `None` for its smallest.
-        progress: Told what is under way.
+        progress: Called with a line about each step.
 
     Raises:
-        click.ClickException: There is neither; the message says how to get one.
+        NoServerError: There is neither; the message says how to get one.
     """
     why = ""
     if not engine:
@@ -72,11 +75,11 @@ def place(
             yield server
             return
         if engine is False or model is not None:
-            raise click.ClickException(
+            raise NoServerError(
                 f"{why}. Start it with 'ollama serve', get a model with 'ollama pull"
                 f" {model or 'llama3.2'}', or use 'ometrics demo --engine'."
             )
-    from ometrics.ollama.engine import Engine, EngineUnavailableError
+    from ometrics.demo.engine import Engine, EngineUnavailableError
 
     progress(f"{why}: starting an engine" if why else "starting an engine")
     running = Engine(progress=progress)
@@ -84,7 +87,7 @@ def place(
         running.start()
     except EngineUnavailableError as error:
         reason = f"{why}, and " if why else ""
-        raise click.ClickException(f"{reason}{error}") from None
+        raise NoServerError(f"{reason}{error}") from None
     try:
         title = f"embedded llama.cpp with {running.model}"
         yield Server(running.model, running.url, title)

