@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ometrics._json import go_duration, go_duration_ns
-from ometrics.durations import format_duration, parse_duration
+from ometrics.durations import format_duration, parse_duration, parse_length
 
 PAIRS = [
     (int(ns), text)
@@ -82,3 +83,41 @@ def test_refuses_other_text(text: str) -> None:
         parse_duration(text)
 
     assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("length", "seconds"),
+    [
+        ("5m", 300.0),
+        ("90s", 90.0),
+        ("1h", 3600.0),
+        ("7d", 604_800.0),
+        ("2w", 1_209_600.0),
+        ("1h30m", 5400.0),
+        ("1.5s", 1.5),
+        ("250ms", 0.25),
+        (300, 300.0),
+        (0.5, 0.5),
+        (timedelta(minutes=5), 300.0),
+    ],
+)
+def test_a_length_is_read(length: str | float | timedelta, seconds: float) -> None:
+    """Text with a unit, seconds and a timedelta mean the same."""
+    assert seconds == parse_length(length)
+
+
+@pytest.mark.parametrize(
+    "length", ["", "5", "m", "5 m", "-5m", "0s", "5M", "5m\n", 0, -1, float("inf")]
+)
+def test_no_length_is_refused(length: str | float) -> None:
+    """What is not a length above zero is quoted in the error."""
+    with pytest.raises(ValueError, match="length") as caught:
+        parse_length(length)
+    assert repr(length) in str(caught.value)
+
+
+@pytest.mark.parametrize("length", [None, True, b"5m", ["5m"]])
+def test_a_length_of_another_type_is_refused(length: object) -> None:
+    """A wrong type is a TypeError that shows the value."""
+    with pytest.raises(TypeError, match="a length is text"):
+        parse_length(length)

@@ -7,6 +7,7 @@ Recording is inherited unchanged from the compiled `Core`; here are the ways to 
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Collection, Iterable
 from datetime import timedelta
 from types import TracebackType
@@ -25,6 +26,7 @@ from ometrics.snapshot import (
 )
 from ometrics.unpacking import PackedModels, models_of, snapshot_of
 from ometrics.view import summary
+from ometrics.windows import Windows
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -77,6 +79,7 @@ class MetricsCollector(Core):
         "_identities",
         "_metrics_channel",
         "_sampler",
+        "_windows",
         "buckets",
     )
 
@@ -87,6 +90,7 @@ class MetricsCollector(Core):
     _identities: dict[int, str]
     _metrics_channel: EventChannel
     _sampler: ResourceSampler | None
+    _windows: Windows
 
     def __new__(
         cls,
@@ -113,6 +117,7 @@ class MetricsCollector(Core):
         self._endpoints = []
         self._identities = {}
         self._sampler = None
+        self._windows = Windows(weakref.proxy(self), clock=clock)
         self._metrics_channel = self.subscribe(capacity=channel_capacity)
         return self
 
@@ -188,7 +193,28 @@ class MetricsCollector(Core):
         Raises:
             MemoryError: There is no room for the copy; nothing was cleared.
         """
-        return self._snapshot(reset=True)
+        cleared = self._snapshot(reset=True)
+        self._windows.cleared(cleared)
+        return cleared
+
+    def window(self, length: str | float | timedelta) -> Snapshot:
+        """
+        What was counted within the last minutes: rates, quantiles, error ratios of now.
+
+        The first call starts a thread that samples every second until `close()`; so at
+        first a window may cover less than was asked, as its `uptime_seconds` says.
+        Resets and the wall clock do not matter to it.
+
+        Args:
+            length: From a second to 15 minutes: `"5m"`, seconds or a `timedelta`.
+
+        Raises:
+            TypeError: `length` is of another type.
+            ValueError: `length` is no length, or out of range.
+        """
+        if not self._closed:
+            self._windows.start()
+        return self._windows.window(length)
 
     def _snapshot(self, *, reset: bool) -> Snapshot:
         if self._sampler is not None:
@@ -399,6 +425,7 @@ class MetricsCollector(Core):
         self._closed = True
         self.stop_events()
         self._channels.close()
+        self._windows.close()
         if self._sampler is not None:
             self._sampler.close()
         for endpoint in self._endpoints:
