@@ -186,7 +186,7 @@ class Model:
             "avg": sum_ns / len(self.latencies) / 1e9 if self.latencies else None,
             "error_rate": 100.0 * failures / total if total else 0.0,
             "tokens_per_request": (
-                min(self.tokens, LIMIT) / successes if successes else 0.0
+                min(self.tokens, LIMIT) / successes if successes else None
             ),
             "buckets": {name: labels[name] for name in (*LABELS, LAST_LABEL)},
             "exponential": dict(Counter(map(exponential_index, inner))),

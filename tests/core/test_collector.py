@@ -299,7 +299,7 @@ class TestReading:
             metrics.latency_p50,
             metrics.latency_hist.quantile(1.0),
         )
-        assert (0.0, 0.0) == (metrics.avg_tokens_per_req, metrics.total_latency)
+        assert (None, 0.0) == (metrics.avg_tokens_per_req, metrics.total_latency)
 
         tasks = mc.get_task_statistics()
 
@@ -320,12 +320,12 @@ class TestReading:
         assert 0.2 == known(mc).avg_latency
 
     def test_rates_of_nothing(self, mc: MetricsCollector) -> None:
-        """Percentages and throughput of nothing are 0.0."""
+        """Percentages of nothing are 0.0; no time has passed, so no rate is known."""
         mc.record_tokens("m", 5)
 
         metrics = known(mc)
 
-        assert (0, 0.0, 0.0) == (
+        assert (0, 0.0, None) == (
             metrics.total_requests,
             metrics.error_rate,
             metrics.throughput,

@@ -237,7 +237,7 @@ class Collector(RuleBasedStateMachine):
         assert uptime == snapshot.uptime_seconds
         for model in snapshot.models.values():
             assert (
-                model.total_requests / uptime if uptime else 0.0
+                model.total_requests / uptime if uptime else None
             ) == model.throughput
 
 

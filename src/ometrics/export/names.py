@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The one table of names: each number of a snapshot -> metric, type, unit and labels.
+"""Metrics by name: each number of a snapshot -> metric, type, unit and labels.
 
+The table `METRICS` follows from the declarations of the fields (see `ometrics.fields`).
 The exporters walk `families(snapshot)` and know no field of the snapshot; the page
-`docs/metrics.md` is written from the same table. What is not in `METRICS` leaves in no
-format but JSON.
+`docs/metrics.md` is written from the same table.
 
 The contract for an exporter:
 
@@ -50,16 +50,19 @@ from typing import (
     overload,
 )
 
-from ometrics.histogram import GENAI_DURATION_BUCKETS, LatencyHistogram
-from ometrics.snapshot import (
-    CallMetrics,
-    PerformanceMetrics,
-    ResourceMetrics,
-    Snapshot,
-    TaskStatistics,
+from ometrics import fields
+from ometrics.fields import (
+    Field,
+    Histogram,
+    Info,
+    Kind,
+    Members,
+    Part,
+    fields_of,
 )
+from ometrics.models import CallMetrics, PerformanceMetrics
+from ometrics.snapshot import ResourceMetrics, Snapshot, TaskStatistics
 
-Kind: TypeAlias = Literal["counter", "gauge", "histogram", "info"]
 Scope: TypeAlias = Literal["snapshot", "model", "call"]
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 # What an exporter makes of labels; joined by `+`.
@@ -69,8 +72,6 @@ L = TypeVar("L", Labels, str, bytes)
 MODEL: Final = "gen_ai.request.model"
 OPERATION: Final = "gen_ai.operation.name"
 PROVIDER: Final = "gen_ai.provider.name"
-MODALITY: Final = "gen_ai.token.modality"
-ERROR: Final = "error.type"
 
 # `ollama` is a custom value: the conventions list no provider for it and allow one.
 _PROVIDER: Final = (PROVIDER, "ollama")
@@ -82,7 +83,6 @@ SCOPE_LABELS: Final[Mapping[Scope, tuple[str, ...]]] = {
 }
 
 _UNIT_SUFFIXES: Final = {"s": "seconds", "By": "bytes", "1": "ratio"}
-_BYTES_PER_MB: Final = 1_000_000
 
 
 def prometheus_label(key: str) -> str:
@@ -101,8 +101,8 @@ class Metric(NamedTuple):
         kind: `counter`, `gauge`, `histogram` or `info`.
         unit: UCUM unit.
         help: One sentence for people.
-        source: The field of the snapshot, for the documentation.
-        read: Value of the field: a number or histogram, `None` if nobody told, or a
+        source: The fields of the snapshot, for the documentation.
+        read: Value of the fields: a number or histogram, `None` if it is unknown, or a
             mapping from the values of the own `labels` to numbers.
         labels: Labels beside those of the scope.
         bounds: Explicit bounds in seconds; `None` for the user's own.
@@ -151,255 +151,119 @@ class Family(Generic[L]):
     samples: list[tuple[L, Any]]
 
 
-def _info(snapshot: Snapshot) -> Mapping[tuple[str, str], int]:
+# --- From the declared fields to the table
+
+
+class _Place(NamedTuple):
+    """A declared field: the scope of its owner, and the part of it that it is in."""
+
+    scope: Scope
+    part: str
+    field: Field
+
+    @property
+    def source(self) -> str:
+        """The field in words of the snapshot, such as `models.*.calls.*.load`."""
+        return f"{_SOURCE[self.scope]}{self.part and self.part + '.'}{self.field.name}"
+
+    def read(self) -> Callable[[Any], Any]:
+        """What gets the field's value from the owner, in the metric's unit."""
+        get: Callable[[Any], Any] = attrgetter(self.field.name)
+        if isinstance(self.field, Histogram) and not self.field.always:
+            get = _not_empty(get)
+        if self.field.convert is not None:
+            get = _converted(get, self.field.convert)
+        return _of_part(attrgetter(self.part), get) if self.part else get
+
+
+_SOURCE: Final[Mapping[Scope, str]] = {
+    "snapshot": "",
+    "model": "models.*.",
+    "call": "models.*.calls.*.",
+}
+_MEMBERS: Final[Mapping[str, tuple[type, Scope]]] = {
+    "models": (PerformanceMetrics, "model"),
+    "calls": (CallMetrics, "call"),
+}
+_PARTS: Final[Mapping[str, type]] = {
+    "task_statistics": TaskStatistics,
+    "resource_metrics": ResourceMetrics,
+}
+
+
+def _not_empty(get: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A histogram of nothing is unknown, not zero."""
+    return lambda owner: histogram if (histogram := get(owner)).cells else None
+
+
+def _converted(
+    get: Callable[[Any], Any], convert: Callable[[Any], float]
+) -> Callable[[Any], Any]:
+    return lambda owner: None if (value := get(owner)) is None else convert(value)
+
+
+def _of_part(
+    part: Callable[[Any], Any], get: Callable[[Any], Any]
+) -> Callable[[Any], Any]:
+    return lambda owner: None if (inner := part(owner)) is None else get(inner)
+
+
+def _places(owner: type, scope: Scope = "snapshot", part: str = "") -> Iterator[_Place]:
+    """Every exported field of a read type and of what it holds, in their order."""
+    for field in fields_of(owner):
+        if isinstance(field, Members):
+            yield from _places(*_MEMBERS[field.name])
+        elif isinstance(field, Part):
+            yield from _places(_PARTS[field.name], scope, field.name)
+        elif field.metric is not None:
+            yield _Place(scope, part, field)
+
+
+def _table() -> tuple[Metric, ...]:
+    """All metrics; fields that declare the same one are its parts."""
+    rows: dict[fields.Metric, list[_Place]] = {}
+    for place in _places(Snapshot):
+        if place.field.metric is not None:
+            rows.setdefault(place.field.metric, []).append(place)
+    return tuple(_row(metric, places) for metric, places in rows.items())
+
+
+def _row(metric: fields.Metric, places: list[_Place]) -> Metric:
+    scope, _, field = places[0]
+    read, labels = _reading(places)
+    source = [places[0].source, *(place.field.name for place in places[1:])]
+    return Metric(
+        *(scope, metric.name, field.kind, metric.unit, metric.help or field.help),
+        *(", ".join(source), read, labels, metric.bounds),
+    )
+
+
+def _reading(places: list[_Place]) -> tuple[Callable[[Any], Any], tuple[str, ...]]:
+    """How a metric is read from its fields, and the labels of its own."""
+    field, read = places[0].field, places[0].read()
+    if isinstance(field, Info):
+        return _instance, ("service.instance.id", "version")
+    if field.by is not None:
+        return read, (field.by,)
+    labels = tuple(dict.fromkeys(key for place in places for key in place.field.labels))
+    if not labels:
+        return read, ()
+    parts = [(_own_values(place.field, labels), place.read()) for place in places]
+    return lambda owner: {values: get(owner) for values, get in parts}, labels
+
+
+def _own_values(field: Field, labels: tuple[str, ...]) -> Any:
+    """The values of the labels; of one, itself. `None` for a label it has not."""
+    values = tuple(field.labels.get(label) for label in labels)
+    return values if len(values) > 1 else values[0]
+
+
+def _instance(snapshot: Snapshot) -> Mapping[tuple[str, str], int]:
     return {(clean(snapshot.instance_id), version()): 1}
 
 
-def _requests(model: PerformanceMetrics) -> Mapping[str, int]:
-    return {
-        "success": model.successful_reqs,
-        "failure": model.failed_reqs,
-        "cancelled": model.cancelled_reqs,
-    }
-
-
-def _calls(call: CallMetrics) -> Mapping[str, int]:
-    return {
-        "success": call.successful_reqs,
-        "failure": call.failed_reqs,
-        "cancelled": call.cancelled_reqs,
-    }
-
-
-def _tasks(snapshot: Snapshot) -> Mapping[str, int]:
-    tasks = snapshot.task_statistics
-    return {"success": tasks.completed_tasks, "failure": tasks.failed_tasks}
-
-
-def _task(
-    read: Callable[[TaskStatistics], float | None],
-) -> Callable[[Snapshot], float | None]:
-    return lambda snapshot: read(snapshot.task_statistics)
-
-
-def _resource(
-    read: Callable[[ResourceMetrics], float],
-) -> Callable[[Snapshot], float | None]:
-    def of(snapshot: Snapshot) -> float | None:
-        resources = snapshot.resource_metrics
-        return None if resources is None else read(resources)
-
-    return of
-
-
-def _histogram(name: str) -> Callable[[CallMetrics], LatencyHistogram | None]:
-    """A call's histogram; an empty one is unknown, not zero."""
-    get = attrgetter(name)
-
-    def of(call: CallMetrics) -> LatencyHistogram | None:
-        histogram: LatencyHistogram = get(call)
-        return histogram if histogram.cells else None
-
-    return of
-
-
-def _phases(call: CallMetrics) -> Mapping[str, LatencyHistogram | None]:
-    return {name: read(call) for name, read in _PHASES}
-
-
-_PHASES: Final = tuple(
-    (name, _histogram(name))
-    for name in ("load", "prefill", "decode", "residual", "network")
-)
-
-
-def _text(name: str) -> Callable[[CallMetrics], Mapping[str, int | None]]:
-    """A token counter; Ollama's clients count text only, whatever went into it."""
-    get = attrgetter(name)
-    return lambda call: {"text": get(call)}
-
-
-def _timestamp(name: str) -> Callable[[Any], float | None]:
-    get = attrgetter(name)
-
-    def of(owner: Any) -> float | None:
-        time = get(owner)
-        return None if time is None else float(time.timestamp())
-
-    return of
-
-
-def _seconds(ns: int) -> float:
-    return ns / 1e9
-
-
-def _from_ms(ms: float | None) -> float | None:
-    return None if ms is None else ms / 1e3
-
-
-_D: Final = GENAI_DURATION_BUCKETS
-
-# fmt: off
-METRICS: Final = (
-    # The collector itself.
-    Metric("snapshot", "ometrics.instance", "info", "",
-        "Which collector told this: new for each one and in each forked child.",
-        "instance_id", _info, ("service.instance.id", "version")),
-    Metric("snapshot", "ometrics.start_timestamp", "gauge", "s",
-        "When counting began, at creation or at the last reset, since 1970.",
-        "start_time", _timestamp("start_time")),
-    Metric("snapshot", "ometrics.collection_timestamp", "gauge", "s",
-        "The instant of these numbers, since 1970.",
-        "collection_time", _timestamp("collection_time")),
-    Metric("snapshot", "ometrics.uptime", "gauge", "s",
-        "Length of the window that was counted, by the monotonic clock.",
-        "uptime_seconds", attrgetter("uptime_seconds")),
-    # All requests of a model, however they were recorded.
-    Metric("model", "ometrics.requests", "counter", "{request}",
-        "Requests by outcome; a cancelled one is neither success nor failure.",
-        "models.*.successful_reqs, failed_reqs, cancelled_reqs",
-        _requests, ("outcome",)),
-    Metric("model", "ometrics.request.errors", "counter", "{error}",
-        "Failed requests by error code.",
-        "models.*.errors", attrgetter("errors"), (ERROR,)),
-    Metric("model", "ometrics.request.duration", "histogram", "s",
-        "Latency of successful requests.",
-        "models.*.latency_hist", attrgetter("latency_hist")),
-    Metric("model", "ometrics.request.min_duration", "gauge", "s",
-        "Smallest latency since the start.",
-        "models.*.min_latency", attrgetter("min_latency")),
-    Metric("model", "ometrics.request.max_duration", "gauge", "s",
-        "Largest latency since the start.",
-        "models.*.max_latency", attrgetter("max_latency")),
-    Metric("model", "ometrics.request.latency_unknown", "counter", "{request}",
-        "Successful requests whose latency was not a number or negative.",
-        "models.*.latency_unknown", attrgetter("latency_unknown")),
-    Metric("model", "ometrics.tokens", "counter", "{token}",
-        "Tokens recorded.",
-        "models.*.tokens_processed", attrgetter("tokens_processed")),
-    Metric("model", "ometrics.model.last_update_timestamp", "gauge", "s",
-        "When the model was last recorded, since 1970.",
-        "models.*.last_updated", _timestamp("last_updated")),
-    # Calls seen from their start to their end, in the names of the GenAI conventions.
-    Metric("call", "gen_ai.client.operation.duration", "histogram", "s",
-        "Call to last byte, of successful calls.",
-        "models.*.calls.*.latency", _histogram("latency"), (), _D),
-    Metric("call", "gen_ai.client.operation.time_to_first_chunk", "histogram", "s",
-        "Call to the first chunk; streams only.",
-        "models.*.calls.*.time_to_first_chunk",
-        _histogram("time_to_first_chunk"), (), _D),
-    Metric("call", "gen_ai.client.operation.time_per_output_chunk", "histogram", "s",
-        "Time of each chunk after the first; streams only.",
-        "models.*.calls.*.time_per_output_chunk",
-        _histogram("time_per_output_chunk"), (), _D),
-    Metric("call", "gen_ai.client.inference.usage.input_tokens", "counter", "{token}",
-        "Prompt tokens, cached ones included.",
-        "models.*.calls.*.prompt_tokens", _text("prompt_tokens"), (MODALITY,)),
-    Metric("call", "gen_ai.client.inference.usage.cache_read.input_tokens",
-        "counter", "{token}",
-        "Prompt tokens that came from the cache: a part of the input tokens.",
-        "models.*.calls.*.cached_tokens", _text("cached_tokens"), (MODALITY,)),
-    Metric("call", "gen_ai.client.inference.usage.output_tokens", "counter", "{token}",
-        "Completion tokens, thinking included.",
-        "models.*.calls.*.completion_tokens", _text("completion_tokens"), (MODALITY,)),
-    # What the conventions have no name for.
-    Metric("call", "ometrics.calls", "counter", "{call}",
-        "Finished calls by outcome; all of them are requests as well.",
-        "models.*.calls.*.successful_reqs, failed_reqs, cancelled_reqs",
-        _calls, ("outcome",)),
-    Metric("call", "ometrics.call.errors", "counter", "{error}",
-        "Failed calls by error code.",
-        "models.*.calls.*.errors", attrgetter("errors"), (ERROR,)),
-    Metric("call", "ometrics.call.done_reasons", "counter", "{call}",
-        "Calls by the reason that the server gave for their end.",
-        "models.*.calls.*.done_reasons", attrgetter("done_reasons"), ("reason",)),
-    Metric("call", "ometrics.call.time_to_first_answer", "histogram", "s",
-        "Call to the first chunk that is not thinking; streams only.",
-        "models.*.calls.*.time_to_first_answer",
-        _histogram("time_to_first_answer"), (), _D),
-    Metric("call", "ometrics.call.phase.duration", "histogram", "s",
-        "Where the time went; the phases of a call add up to its latency.",
-        "models.*.calls.*.load, prefill, decode, residual, network",
-        _phases, ("phase",), _D),
-    Metric("call", "ometrics.call.decode.tokens", "counter", "{token}",
-        "Completion tokens of calls that also told their decode time.",
-        "models.*.calls.*.decode_tokens", attrgetter("decode_tokens")),
-    Metric("call", "ometrics.call.decode.time", "counter", "s",
-        "Decode time of those calls: tokens over time is the decode rate.",
-        "models.*.calls.*.decode_ns", lambda call: _seconds(call.decode_ns)),
-    Metric("call", "ometrics.call.prefill.tokens", "counter", "{token}",
-        "Prompt tokens not from the cache, of calls that told cache and prefill time.",
-        "models.*.calls.*.prefill_tokens", attrgetter("prefill_tokens")),
-    Metric("call", "ometrics.call.prefill.time", "counter", "s",
-        "Prefill time of those calls: tokens over time is the prefill rate.",
-        "models.*.calls.*.prefill_ns", lambda call: _seconds(call.prefill_ns)),
-    Metric("call", "ometrics.call.in_flight", "gauge", "{call}",
-        "Calls that are running.",
-        "models.*.calls.*.in_flight", attrgetter("in_flight")),
-    Metric("call", "ometrics.call.oldest_age", "gauge", "s",
-        "Age of the oldest running call.",
-        "models.*.calls.*.oldest_in_flight_seconds",
-        attrgetter("oldest_in_flight_seconds")),
-    # Tasks.
-    Metric("snapshot", "ometrics.tasks", "counter", "{task}",
-        "Finished tasks by outcome.",
-        "task_statistics.completed_tasks, failed_tasks", _tasks, ("outcome",)),
-    Metric("snapshot", "ometrics.task.time", "counter", "s",
-        "Sum of the known task durations.",
-        "task_statistics.sum_ns", _task(lambda t: _seconds(t.sum_ns))),
-    Metric("snapshot", "ometrics.task.duration_unknown", "counter", "{task}",
-        "Tasks whose duration was not a number or negative.",
-        "task_statistics.duration_unknown", _task(attrgetter("duration_unknown"))),
-    Metric("snapshot", "ometrics.task.min_duration", "gauge", "s",
-        "Shortest known task since the start.",
-        "task_statistics.min_completion_ms",
-        _task(lambda t: _from_ms(t.min_completion_ms))),
-    Metric("snapshot", "ometrics.task.max_duration", "gauge", "s",
-        "Longest known task since the start.",
-        "task_statistics.max_completion_ms",
-        _task(lambda t: _from_ms(t.max_completion_ms))),
-    Metric("snapshot", "ometrics.task.last_update_timestamp", "gauge", "s",
-        "When a task was last reported, since 1970.",
-        "task_statistics.last_updated", _task(_timestamp("last_updated"))),
-    # The process, as it was last told.
-    Metric("snapshot", "ometrics.process.memory", "gauge", "By",
-        "Memory that the process used.",
-        "resource_metrics.memory_usage_mb",
-        _resource(lambda r: r.memory_usage_mb * _BYTES_PER_MB)),
-    Metric("snapshot", "ometrics.process.cpu.utilization", "gauge", "1",
-        "CPU that the process used, 1 for one core.",
-        "resource_metrics.cpu_usage_percent",
-        _resource(lambda r: r.cpu_usage_percent / 100)),
-    Metric("snapshot", "ometrics.process.goroutines", "gauge", "{thread}",
-        "Threads and asyncio tasks; the name is the original package's.",
-        "resource_metrics.goroutine_count", _resource(attrgetter("goroutine_count"))),
-    Metric("snapshot", "ometrics.process.sample_timestamp", "gauge", "s",
-        "When the process was last looked at, since 1970.",
-        "resource_metrics.timestamp", _resource(lambda r: r.timestamp.timestamp())),
-    # Nothing is lost silently (law 6).
-    Metric("snapshot", "ometrics.invalid_values", "counter", "{value}",
-        "Values that were not counted, by reason: nan, infinite or negative.",
-        "invalid_values", attrgetter("invalid_values"), ("reason",)),
-    Metric("snapshot", "ometrics.overflowed_requests", "counter", "{request}",
-        "Requests of models past the limit, counted as model __overflow__.",
-        "overflowed_requests", attrgetter("overflowed_requests")),
-    Metric("snapshot", "ometrics.truncated_names", "counter", "{record}",
-        "Records under a model name that had to be cut or mended.",
-        "truncated_names", attrgetter("truncated_names")),
-    Metric("snapshot", "ometrics.saturated", "counter", "{event}",
-        "Times that a 64-bit number stopped at its limit.",
-        "saturated", attrgetter("saturated")),
-    Metric("snapshot", "ometrics.events.emitted", "counter", "{event}",
-        "Events since the start.",
-        "events_emitted", attrgetter("events_emitted")),
-    Metric("snapshot", "ometrics.events.dropped", "counter", "{event}",
-        "Events that slow readers of channels lost.",
-        "events_dropped", attrgetter("events_dropped")),
-    Metric("snapshot", "ometrics.internal_errors", "counter", "{error}",
-        "Failures of instrumentation that were kept from the caller.",
-        "internal_errors", attrgetter("internal_errors")),
-)
-# fmt: on
+#: One row a metric, in the order of the fields.
+METRICS: Final = _table()
 
 
 @overload
@@ -466,7 +330,10 @@ class _OwnLabels(dict[Any, Any]):
 
     def __missing__(self, key: str | tuple[str, ...]) -> object:
         values = (key,) if isinstance(key, str) else key
-        labels = self[key] = self._encode(tuple(zip(self._keys, values, strict=True)))
+        pairs = zip(self._keys, values, strict=True)
+        labels = self[key] = self._encode(
+            tuple(pair for pair in pairs if pair[1] is not None)
+        )
         return labels
 
 

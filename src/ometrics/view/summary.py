@@ -81,9 +81,9 @@ def model_summary(metrics: PerformanceMetrics) -> str:
         f"P95 Latency: {_quantile(hist, 0.95)}",
         f"P99 Latency: {_quantile(hist, 0.99)}",
         f"P99.9 Latency: {_quantile(hist, 0.999)}",
-        f"Throughput: {metrics.throughput:.2f} req/s",
+        f"Throughput: {_two_decimals(metrics.throughput)} req/s",
         f"Tokens Processed: {metrics.tokens_processed}",
-        f"Avg Tokens/Request: {metrics.avg_tokens_per_req:.2f}",
+        f"Avg Tokens/Request: {_two_decimals(metrics.avg_tokens_per_req)}",
         f"Last Updated: {_time(metrics.last_updated)}",
     ]
     if metrics.cancelled_reqs:
@@ -95,6 +95,10 @@ def model_summary(metrics: PerformanceMetrics) -> str:
     for call in metrics.calls.values():
         lines += ("", *_call_lines(call))
     return "\n".join(lines) + "\n"
+
+
+def _two_decimals(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.2f}"
 
 
 def histogram_summary(metrics: PerformanceMetrics) -> str:
@@ -132,7 +136,7 @@ def _model_row(metrics: PerformanceMetrics) -> Sequence[str]:
         _mean(hist.mean),
         *(_quantile(hist, q) for q in (0.5, 0.95, 0.99)),
         str(metrics.tokens_processed),
-        f"{metrics.throughput:.2f}",
+        _two_decimals(metrics.throughput),
     )
 
 

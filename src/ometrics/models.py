@@ -1,0 +1,435 @@
+# SPDX-License-Identifier: MIT
+"""What is counted of a model: `PerformanceMetrics`, and `CallMetrics` of its calls.
+
+Each field is declared here, once, by its annotation (see `fields.py`); nothing else in
+the package lists them. Counts are exact integers and sums are integer nanoseconds, so
+merging is associative and commutative. What is unknown is `None`, never 0.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from operator import add
+from typing import Annotated, Final
+
+import msgspec
+
+from ometrics import fields
+from ometrics.fields import (
+    Counter,
+    Counts,
+    Gauge,
+    Histogram,
+    Members,
+    Metric,
+    Same,
+    Window,
+    percentage,
+    seconds_of_ns,
+    since_1970,
+)
+from ometrics.histogram import GENAI_DURATION_BUCKETS, LatencyHistogram
+
+# The read types are built with gc=False: they hold numbers, names and each other, never
+# a cycle, and the collector need not look at the thousands of them in a snapshot.
+
+OPERATIONS: Final = ("chat", "text_completion", "embeddings")
+
+# Attributes of the OpenTelemetry GenAI conventions.
+MODALITY: Final = "gen_ai.token.modality"
+ERROR: Final = "error.type"
+
+_TEXT: Final = {MODALITY: "text"}  # all that Ollama's clients count
+
+
+def _duration(name: str, help_text: str = "") -> Metric:
+    """A histogram with the bounds of the GenAI conventions."""
+    return Metric(name, "s", help_text, GENAI_DURATION_BUCKETS)
+
+
+_CALLS: Final = Metric(
+    *("ometrics.calls", "{call}"),
+    "Finished calls by outcome; all of them are requests as well.",
+)
+_PHASES: Final = _duration(
+    "ometrics.call.phase.duration",
+    "Where the time went; the phases of a call add up to its latency.",
+)
+_REQUESTS: Final = Metric(
+    *("ometrics.requests", "{request}"),
+    "Requests by outcome; a cancelled one is neither success nor failure.",
+)
+
+
+class CallMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """
+    Finished and running calls of one model and operation.
+
+    Only calls seen from their start to their end count here (an instrumented client, or
+    `record_response`); `PerformanceMetrics` counts these and all others.
+    """
+
+    operation: Annotated[
+        str,
+        Same(
+            "OpenTelemetry `gen_ai.operation.name`: `chat`, `text_completion` or"
+            " `embeddings`."
+        ),
+    ]
+    latency: Annotated[
+        LatencyHistogram,
+        Histogram(
+            "Call to last byte, of successful calls.",
+            _duration("gen_ai.client.operation.duration"),
+        ),
+    ] = LatencyHistogram()
+    time_to_first_chunk: Annotated[
+        LatencyHistogram,
+        Histogram(
+            "Call to the first chunk; streams only.",
+            _duration("gen_ai.client.operation.time_to_first_chunk"),
+            title="first chunk",
+        ),
+    ] = LatencyHistogram()
+    time_per_output_chunk: Annotated[
+        LatencyHistogram,
+        Histogram(
+            "Time of each chunk after the first; streams only.",
+            _duration("gen_ai.client.operation.time_per_output_chunk"),
+            title="per output chunk",
+        ),
+    ] = LatencyHistogram()
+    prompt_tokens: Annotated[
+        int | None,
+        Counter(
+            "Prompt tokens, cached ones included.",
+            Metric("gen_ai.client.inference.usage.input_tokens", "{token}"),
+            _TEXT,
+        ),
+    ] = None
+    cached_tokens: Annotated[
+        int | None,
+        Counter(
+            "Prompt tokens that came from the cache: a part of the input tokens.",
+            Metric("gen_ai.client.inference.usage.cache_read.input_tokens", "{token}"),
+            _TEXT,
+        ),
+    ] = None
+    completion_tokens: Annotated[
+        int | None,
+        Counter(
+            "Completion tokens, thinking included.",
+            Metric("gen_ai.client.inference.usage.output_tokens", "{token}"),
+            _TEXT,
+        ),
+    ] = None
+    successful_reqs: Annotated[
+        int, Counter("Calls that succeeded.", _CALLS, {"outcome": "success"})
+    ] = 0
+    failed_reqs: Annotated[
+        int, Counter("Calls that failed.", _CALLS, {"outcome": "failure"})
+    ] = 0
+    cancelled_reqs: Annotated[
+        int,
+        Counter(
+            "Calls whose caller went away: neither success nor failure.",
+            _CALLS,
+            {"outcome": "cancelled"},
+        ),
+    ] = 0
+    errors: Annotated[
+        dict[str, int],
+        Counts(
+            "Failed calls by error code.",
+            Metric("ometrics.call.errors", "{error}"),
+            by=ERROR,
+        ),
+    ] = {}
+    done_reasons: Annotated[
+        dict[str, int],
+        Counts(
+            "Calls by the reason that the server gave for their end.",
+            Metric("ometrics.call.done_reasons", "{call}"),
+            by="reason",
+        ),
+    ] = {}
+    time_to_first_answer: Annotated[
+        LatencyHistogram,
+        Histogram(
+            "Call to the first chunk that is not thinking; streams only.",
+            _duration("ometrics.call.time_to_first_answer"),
+            title="first answer",
+        ),
+    ] = LatencyHistogram()
+    load: Annotated[
+        LatencyHistogram,
+        Histogram(
+            "The server's load duration: waiting for a slot, and loading.",
+            _PHASES,
+            {"phase": "load"},
+            title="load + queue",
+        ),
+    ] = LatencyHistogram()
+    prefill: Annotated[
+        LatencyHistogram,
+        Histogram("The server's prompt evaluation.", _PHASES, {"phase": "prefill"}),
+    ] = LatencyHistogram()
+    decode: Annotated[
+        LatencyHistogram,
+        Histogram("The server's generation.", _PHASES, {"phase": "decode"}),
+    ] = LatencyHistogram()
+    residual: Annotated[
+        LatencyHistogram,
+        Histogram(
+            "The server's total less load, prefill and decode.",
+            _PHASES,
+            {"phase": "residual"},
+        ),
+    ] = LatencyHistogram()
+    network: Annotated[
+        LatencyHistogram,
+        Histogram(
+            "Latency less the server's total: network and client.",
+            _PHASES,
+            {"phase": "network"},
+        ),
+    ] = LatencyHistogram()
+    decode_tokens: Annotated[
+        int,
+        Counter(
+            "Completion tokens of calls whose decode time is known too.",
+            Metric("ometrics.call.decode.tokens", "{token}"),
+        ),
+    ] = 0
+    decode_ns: Annotated[
+        int,
+        Counter(
+            "Decode time of those calls: tokens over time is the decode rate.",
+            Metric("ometrics.call.decode.time", "s"),
+            convert=seconds_of_ns,
+        ),
+    ] = 0
+    prefill_tokens: Annotated[
+        int,
+        Counter(
+            "Prompt tokens not from the cache, of calls whose prefill time is known.",
+            Metric("ometrics.call.prefill.tokens", "{token}"),
+        ),
+    ] = 0
+    prefill_ns: Annotated[
+        int,
+        Counter(
+            "Prefill time of those calls: tokens over time is the prefill rate.",
+            Metric("ometrics.call.prefill.time", "s"),
+            convert=seconds_of_ns,
+        ),
+    ] = 0
+    in_flight: Annotated[
+        int,
+        Gauge(
+            "Calls that are running.",
+            Metric("ometrics.call.in_flight", "{call}"),
+            combine=add,
+        ),
+    ] = 0
+    oldest_in_flight_seconds: Annotated[
+        float | None,
+        Gauge(
+            "Age of the oldest running call.",
+            Metric("ometrics.call.oldest_age", "s"),
+        ),
+    ] = None
+
+    @property
+    def decode_tokens_per_second(self) -> float | None:
+        """Completion tokens over the server's decode time; `None` if unknown."""
+        return self.decode_tokens / self.decode_ns * 1e9 if self.decode_ns else None
+
+    @property
+    def prefill_tokens_per_second(self) -> float | None:
+        """Uncached prompt tokens over the server's prefill time; `None` if unknown."""
+        return self.prefill_tokens / self.prefill_ns * 1e9 if self.prefill_ns else None
+
+    def merge(self, other: CallMetrics) -> CallMetrics:
+        """Both together; running calls add up, the oldest is the older of the two."""
+        return fields.merge(self, other)
+
+    def __sub__(self, earlier: CallMetrics) -> CallMetrics:
+        """What came after `earlier`; running calls stay as they are now."""
+        return fields.delta(self, earlier)
+
+
+class PerformanceMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One model's requests."""
+
+    model: Annotated[
+        str,
+        Same("Name as recorded; at most 256 characters, lone surrogates replaced."),
+    ]
+    successful_reqs: Annotated[
+        int,
+        Counter(
+            "Requests that succeeded, their latency known or not.",
+            _REQUESTS,
+            {"outcome": "success"},
+        ),
+    ] = 0
+    failed_reqs: Annotated[
+        int, Counter("Requests that failed.", _REQUESTS, {"outcome": "failure"})
+    ] = 0
+    cancelled_reqs: Annotated[
+        int,
+        Counter(
+            "Calls whose caller went away; not part of `total_requests`.",
+            _REQUESTS,
+            {"outcome": "cancelled"},
+        ),
+    ] = 0
+    errors: Annotated[
+        dict[str, int],
+        Counts(
+            "Failed requests by error code; at most 32 codes, the rest as `_OTHER`.",
+            Metric(
+                *("ometrics.request.errors", "{error}"),
+                "Failed requests by error code.",
+            ),
+            by=ERROR,
+        ),
+    ] = {}
+    latency_hist: Annotated[
+        LatencyHistogram,
+        Histogram(
+            "Latency of successful requests.",
+            Metric("ometrics.request.duration", "s"),
+            always=True,
+        ),
+    ] = LatencyHistogram()
+    latency_unknown: Annotated[
+        int,
+        Counter(
+            "Successful requests whose latency was not a number or negative.",
+            Metric("ometrics.request.latency_unknown", "{request}"),
+        ),
+    ] = 0
+    tokens_processed: Annotated[
+        int, Counter("Tokens recorded.", Metric("ometrics.tokens", "{token}"))
+    ] = 0
+    last_updated: Annotated[
+        datetime | None,
+        Gauge(
+            "When the model was last recorded (UTC, a few ms coarse).",
+            Metric(
+                *("ometrics.model.last_update_timestamp", "s"),
+                "When the model was last recorded, since 1970.",
+            ),
+            convert=since_1970,
+        ),
+    ] = None
+    uptime_seconds: Annotated[
+        float, Window("Length of the window that these counts cover.")
+    ] = 0.0
+    calls: Annotated[
+        dict[str, CallMetrics],
+        Members("Operation -> `CallMetrics` of instrumented calls."),
+    ] = {}
+
+    @property
+    def total_requests(self) -> int:
+        """Successes and failures."""
+        return self.successful_reqs + self.failed_reqs
+
+    @property
+    def total_latency(self) -> float:
+        """Sum of recorded latencies in seconds."""
+        return self.latency_hist.total
+
+    @property
+    def min_latency(
+        self,
+    ) -> Annotated[
+        float | None,
+        Gauge(
+            "Smallest latency since the start.",
+            Metric("ometrics.request.min_duration", "s"),
+        ),
+    ]:
+        """Smallest latency in seconds; `None` of nothing."""
+        return self.latency_hist.min
+
+    @property
+    def max_latency(
+        self,
+    ) -> Annotated[
+        float | None,
+        Gauge(
+            "Largest latency since the start.",
+            Metric("ometrics.request.max_duration", "s"),
+        ),
+    ]:
+        """Largest latency in seconds; `None` of nothing."""
+        return self.latency_hist.max
+
+    @property
+    def avg_latency(self) -> float | None:
+        """Mean of recorded latencies in seconds; `None` of nothing."""
+        return self.latency_hist.mean
+
+    @property
+    def throughput(self) -> float | None:
+        """Requests a second since start or reset; `None` before any time has passed."""
+        return (
+            self.total_requests / self.uptime_seconds if self.uptime_seconds else None
+        )
+
+    @property
+    def error_rate(self) -> float:
+        """Failures in percent of requests; 0.0 of nothing."""
+        return percentage(self.failed_reqs, self.total_requests)
+
+    @property
+    def avg_tokens_per_req(self) -> float | None:
+        """Tokens per success; `None` of nothing."""
+        if not self.successful_reqs:
+            return None
+        return self.tokens_processed / self.successful_reqs
+
+    @property
+    def latency_p50(self) -> float | None:
+        """Median latency in seconds, to 1.1 %; `None` of nothing."""
+        return self.latency_hist.quantile(0.5)
+
+    @property
+    def latency_p90(self) -> float | None:
+        """90th percentile in seconds, to 1.1 %; `None` of nothing."""
+        return self.latency_hist.quantile(0.9)
+
+    @property
+    def latency_p95(self) -> float | None:
+        """95th percentile in seconds, to 1.1 %; `None` of nothing."""
+        return self.latency_hist.quantile(0.95)
+
+    @property
+    def latency_p99(self) -> float | None:
+        """99th percentile in seconds, to 1.1 %; `None` of nothing."""
+        return self.latency_hist.quantile(0.99)
+
+    @property
+    def latency_p999(self) -> float | None:
+        """99.9th percentile in seconds, to 1.1 %; `None` of nothing."""
+        return self.latency_hist.quantile(0.999)
+
+    def merge(self, other: PerformanceMetrics) -> PerformanceMetrics:
+        """Both together; the window is the longer of the two."""
+        return fields.merge(self, other)
+
+    def __sub__(self, earlier: PerformanceMetrics) -> PerformanceMetrics:
+        """What came after `earlier`."""
+        return fields.delta(self, earlier)
+
+
+# Histograms of a call, in the order of their declaration; and the phases among them.
+CALL_HISTOGRAMS: Final = fields.stored(CallMetrics, Histogram)
+PHASES: Final = tuple(
+    field.name for field in fields.fields_of(CallMetrics) if field.metric is _PHASES
+)
+fields.document(CallMetrics, PerformanceMetrics)
