@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from test_collector import in_child, needs_fork
+from forking import in_child, needs_fork
 
 from ometrics import MetricsCollector, ResourceMetrics
 

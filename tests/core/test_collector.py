@@ -7,7 +7,6 @@ import asyncio
 import gc
 import inspect
 import json
-import os
 import sys
 import threading
 import weakref
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forking import in_child, needs_fork
 from oracle import LABELS, LAST_LABEL
 
 import ometrics
@@ -40,8 +40,6 @@ from ometrics import (
 from ometrics.testing import FakeClock
 
 WALL = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
-
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 
 @pytest.fixture
@@ -593,26 +591,6 @@ class TestBound:
         gc.collect()
 
         assert alive() is None
-
-
-def in_child(work: Callable[[], Any]) -> Any:
-    """What `work` returns in a forked child; it must end within ten seconds."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.write(writer, json.dumps(work()).encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    timer = threading.Timer(10, os.kill, (pid, 9))
-    timer.start()
-    with open(reader, "rb") as told:  # noqa: PTH123 - a descriptor
-        answer = told.read()
-    timer.cancel()
-    timer.join()
-    os.waitpid(pid, 0)
-    return json.loads(answer)
 
 
 @needs_fork

@@ -28,7 +28,6 @@ FACTOR = float(os.environ.get("OMETRICS_FAULT_FACTOR", "1"))
 SCENARIOS = Path(__file__).parent / "scenarios"
 PACKAGE = Path(ometrics.__file__).parents[1]
 
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 needs_signals = pytest.mark.skipif(
     not hasattr(os, "fork"), reason="no signals to speak of here"
 )

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import needs_fork, observe
+from forking import needs_fork
+from support import observe
 
 ROOT = Path(__file__).parents[2]
 LEAK = 2 * 2**20  # bytes: `test_leaks.py`

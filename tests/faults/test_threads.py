@@ -6,7 +6,8 @@ from __future__ import annotations
 import sys
 
 import pytest
-from support import allowed, needs_fork, observe, times
+from forking import needs_fork
+from support import allowed, observe, times
 
 
 @pytest.mark.threads
