@@ -16,7 +16,7 @@ from ometrics.cli.files import JSON_FILE, load
 from ometrics.snapshot import PerformanceMetrics, Snapshot
 from ometrics.view import tables
 from ometrics.view.escape import harmless
-from ometrics.view.tables import Column, FittedTable
+from ometrics.view.fitted import Column, FittedTable
 from ometrics.view.terminal import console_for
 from ometrics.view.units import UNKNOWN, count, duration, number, percent
 

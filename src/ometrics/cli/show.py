@@ -14,7 +14,7 @@ from ometrics.cli.files import JSON_FILE, load
 from ometrics.snapshot import PerformanceMetrics
 from ometrics.view import tables
 from ometrics.view.escape import harmless
-from ometrics.view.plots import HistogramPlot
+from ometrics.view.histogram_plot import HistogramPlot
 from ometrics.view.terminal import console_for
 
 EXAMPLES = """

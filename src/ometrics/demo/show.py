@@ -21,8 +21,8 @@ from ometrics.demo.team import Team
 from ometrics.export import json as json_export
 from ometrics.snapshot import Snapshot
 from ometrics.view import tables
+from ometrics.view.histogram_plot import HistogramPlot
 from ometrics.view.live import live
-from ometrics.view.plots import HistogramPlot
 from ometrics.view.terminal import can_animate
 
 INTERRUPTED: Final = 130  # what shells report of a program that Ctrl-C ended

@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""What people read: numbers, names, summaries, tables and plots.
+"""What people read: names, numbers, summaries, tables and plots.
 
-Each file has one job; import what you need from it:
+A file a job; import what you need from it. Plain text, which needs no package:
 
-- `units`: durations, counts, rates and bytes with three significant digits.
-- `escape`: `harmless`, which every text from outside passes before it is printed.
-- `summary`: plain text, as `get_metrics_summary` returns it.
-- `plots`: bars, sparklines and histograms of characters.
-- `tables`, `live`, `terminal`: tables for a terminal; these need rich.
+- `units`: durations, counts, rates, bytes and percent with three significant digits.
+- `names`: what phases, times, tokens and losses are called.
+- `escape`: `harmless`, through which every text from outside goes before it is printed.
+- `plots`: bars, sparklines, charts over time and histograms of characters.
+- `summary`: what `get_summary` and its sisters return.
+
+For a terminal, with rich:
+
+- `terminal`: `console_for` a stream: its width, its colours, ASCII where it must be.
+- `fitted`: `FittedTable` and `Flow`, which leave out what is worth least.
+- `tables`, `histogram_plot`: snapshots and histograms.
+- `live`: a table that updates in place.
 """

@@ -15,8 +15,8 @@ from rich.text import Text
 from ometrics.collector import MetricsCollector
 from ometrics.snapshot import PerformanceMetrics, Snapshot
 from ometrics.view import tables
+from ometrics.view.fitted import Column, FittedTable
 from ometrics.view.plots import sparkline
-from ometrics.view.tables import Column, FittedTable
 from ometrics.view.units import count, duration, number
 
 REFRESH: Final = 4  # times a second
@@ -27,15 +27,15 @@ FRAME: Final = 6  # lines around the rows of models
 _COLUMNS: Final = (
     Column("model", left=True),
     Column("requests"),
-    Column("errors"),
-    Column("cancelled", 7),
-    Column("in flight", 3),
-    Column("p50", 1),
-    Column("p95", 8),
-    Column("p99", 2),
-    Column("first chunk", 6),
-    Column("tokens/s", 4),
-    Column("latency", 5, left=True),
+    Column("errors", 1),
+    Column("cancelled", 9),
+    Column("in flight", 5),
+    Column("p50"),
+    Column("p95", 4),
+    Column("p99", 8),
+    Column("first chunk", 7),
+    Column("tokens/s", 2),
+    Column("latency", 6, left=True),
 )
 
 
@@ -108,9 +108,7 @@ class LiveTable:
             tables.name(metrics.model),
             count(metrics.total_requests),
             tables.alarming(metrics.failed_reqs),
-            Text(
-                count(metrics.cancelled_reqs), "" if metrics.cancelled_reqs else "dim"
-            ),
+            tables.quiet(metrics.cancelled_reqs),
             Text(count(running), "cyan" if running else "dim"),
             *(duration(hist.quantile(q)) for q in (0.5, 0.95, 0.99)),
             duration(tables.first_chunk(metrics)),

@@ -1,36 +1,35 @@
 # SPDX-License-Identifier: MIT
-"""Plots of characters: bars, sparklines and a histogram of latencies.
+"""Plots of characters: bars, sparklines, charts over time, rows of a histogram.
 
-Blocks in eighths; `terminal.py` makes them ASCII where the encoding has none.
+Plain strings, so that they fit in any table, log or terminal. Blocks in eighths;
+`terminal.console_for` makes them ASCII where the encoding has none.
+
+    >>> bar(3, 4, 8), sparkline([1, 2, None, 4]), stack([("a", 1), ("b", 3)], 8)
+    ('██████', '▃▅ █', [('a', 2), ('b', 6)])
+
+Pure functions: safe from any thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from math import ceil, inf, log2
+from collections.abc import Callable, Iterable, Sequence
+from math import ceil, inf, isfinite, log2
 from typing import Final
 
-from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
-from rich.table import Table
-from rich.text import Text
-
 from ometrics.histogram import LatencyHistogram
-from ometrics.snapshot import percentage
-from ometrics.view.units import duration, percent
+from ometrics.view.units import compact, duration
 
 EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 LEVELS: Final = "▁▂▃▄▅▆▇█"
+TO_ASCII: Final = dict.fromkeys(EIGHTHS.strip(), "#") | dict(
+    zip(LEVELS, "_.-~=+*#", strict=True)
+)
 
 # The range of the exponential view in seconds; see `LatencyHistogram.exponential`.
 SMALLEST: Final = 2.0**-20
 LARGEST: Final = 2.0**12
 
 MAX_ROWS: Final = 16  # of a histogram: what the eye takes in at once
-MAX_BAR: Final = 48  # characters; longer bars tell no more
-MIN_BAR: Final = 8
-GAP: Final = 2  # between columns
-
-_MARKS: Final = ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
 
 
 def bar(part: float, whole: float, width: int) -> str:
@@ -42,11 +41,105 @@ def bar(part: float, whole: float, width: int) -> str:
     return "█" * full + (EIGHTHS[rest] if rest else "")
 
 
-def sparkline(values: Iterable[float]) -> str:
-    """One character a value, its height relative to the highest."""
+def stack(parts: Sequence[tuple[str, float]], width: int) -> list[tuple[str, int]]:
+    """
+    Parts of a whole as one bar: how many characters each gets, `width` together.
+
+    Args:
+        parts: Name and size of each, in order.
+        width: Characters of the whole.
+
+    Returns:
+        Name and characters of each; nothing of nothing.
+    """
+    whole = sum(size for _, size in parts)
+    if not whole:
+        return []
+    edges, below = [0], 0.0
+    for _, size in parts:
+        below += size
+        edges.append(round(width * below / whole))
+    return [
+        (name, end - begin)
+        for (name, _), begin, end in zip(parts, edges, edges[1:], strict=False)
+    ]
+
+
+def sparkline(values: Iterable[float | None], width: int | None = None) -> str:
+    """
+    One character a value, its height relative to the highest; unknown is a gap.
+
+    Args:
+        values: In the order of time, each >= 0 or `None`.
+        width: Most characters; more values are averaged to fit.
+    """
+    heights = _resampled(list(values), width)
+    top = max((v for v in heights if v is not None), default=0.0) or 1.0
+    return "".join(
+        " " if v is None else LEVELS[min(int(8 * v / top), 7)] for v in heights
+    )
+
+
+def chart(
+    values: Iterable[float | None],
+    width: int,
+    height: int = 6,
+    show: Callable[[float | None], str] = compact,
+) -> list[str]:
+    """
+    Values over time as columns over a scale that begins at 0.
+
+    Args:
+        values: In the order of time, each >= 0 or `None` for a gap; what is too many
+            for the width is averaged, below a scale that reaches the highest of all.
+        width: Characters of a line, labels included.
+        height: Lines.
+        show: How to write a value beside the scale, such as `units.duration`.
+
+    Returns:
+        `height` lines, the highest first, without trailing blanks; none of no value.
+    """
     values = list(values)
-    top = max(values, default=0.0) or 1.0
-    return "".join(LEVELS[min(int(8 * value / top), 7)] for value in values)
+    known = [v for v in values if v is not None and isfinite(v)]
+    if not known:
+        return []
+    top = max(known)
+    labels = {0: show(top), height - 1: show(0.0)}
+    indent = max(map(len, labels.values()))
+    heights = _resampled(values, max(width - indent - 2, 1))
+    lines = []
+    for line in range(height):
+        floor = height - 1 - line
+        cells = (_level(v, top, height, floor) for v in heights)
+        label = labels.get(line, "").rjust(indent)
+        lines.append(f"{label} │{''.join(cells)}".rstrip())
+    return lines
+
+
+def _level(value: float | None, top: float, height: int, floor: int) -> str:
+    """The character of a column in one line of a chart."""
+    if value is None:
+        return " "
+    eighths = round(8 * height * value / top) if top else 0
+    if value and not eighths:
+        eighths = 1  # what is not zero can be seen
+    here = eighths - 8 * floor
+    if here <= 0:
+        return " "
+    return LEVELS[min(here, 8) - 1]
+
+
+def _resampled(values: list[float | None], width: int | None) -> list[float | None]:
+    """At most `width` values, each the mean of what is known of its share."""
+    values = [v if v is not None and isfinite(v) else None for v in values]
+    if width is None or len(values) <= width:
+        return values
+    means: list[float | None] = []
+    for i in range(width):
+        share = values[i * len(values) // width : (i + 1) * len(values) // width]
+        known = [v for v in share if v is not None]
+        means.append(sum(known) / len(known) if known else None)
+    return means
 
 
 def rows_of(hist: LatencyHistogram) -> list[tuple[float, float, int]]:
@@ -76,58 +169,8 @@ def rows_of(hist: LatencyHistogram) -> list[tuple[float, float, int]]:
     return rows
 
 
-def _merged(cells: int, per_octave: int) -> int:
-    """How many cells to show as one row: a power of two, at least an eighth octave."""
-    least = max(ceil(cells / MAX_ROWS), per_octave // 8)
-    return 1 << ceil(log2(least))
-
-
-class HistogramPlot:
-    """
-    A latency histogram as wide as there is room: range, bar, count, share, quantiles.
-
-    Args:
-        hist: What to show.
-    """
-
-    def __init__(self, hist: LatencyHistogram) -> None:
-        self.hist = hist
-
-    def __rich_console__(
-        self, console: Console, options: ConsoleOptions
-    ) -> RenderResult:
-        """Render for rich."""
-        total = self.hist.count
-        if not total:
-            yield Text("no latencies yet", style="dim")
-            return
-        rows = rows_of(self.hist)
-        columns = {
-            "range": [_range(low, high) for low, high, _ in rows],
-            "count": [f"{count:,}" for _, _, count in rows],
-            "share": [percent(percentage(count, total)) for _, _, count in rows],
-            "marks": list(_marks(self.hist, rows)),
-        }
-        for spare in ("share", "marks", "count"):
-            if _left(options.max_width, columns) >= MIN_BAR:
-                break
-            del columns[spare]
-        width = max(min(_left(options.max_width, columns), MAX_BAR), 1)
-        most = max(count for _, _, count in rows)
-        bars = [bar(count, most, width) for _, _, count in rows]
-        table = Table.grid(padding=(0, GAP, 0, 0))
-        table.add_column(justify="right", style="cyan", no_wrap=True)
-        table.add_column(width=width, style="green", no_wrap=True)
-        for title in list(columns)[1:]:
-            justify: JustifyMethod = "left" if title == "marks" else "right"
-            table.add_column(justify=justify, no_wrap=True)
-        ranges, *others = columns.values()
-        for cells in zip(ranges, bars, *others, strict=True):
-            table.add_row(*map(Text, cells))
-        yield table
-
-
-def _range(low: float, high: float) -> str:
+def range_of(low: float, high: float) -> str:
+    """The range of a row of `rows_of`, such as `88ms – 120ms`."""
     if not low:
         return f"up to {duration(high, 2)}"
     if high == inf:
@@ -135,19 +178,24 @@ def _range(low: float, high: float) -> str:
     return f"{duration(low, 2)} – {duration(high, 2)}"
 
 
-def _marks(
+def marks_of(
     hist: LatencyHistogram, rows: Sequence[tuple[float, float, int]]
-) -> Iterator[str]:
-    """Which quantiles lie in each row."""
+) -> list[list[str]]:
+    """Which of p50, p95 and p99 lie in each row of `rows_of`."""
     total = hist.count
-    below = 0
+    ranks = {
+        name: max(ceil(q * total), 1)
+        for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+    }
+    marks, below = [], 0
     for _, _, count in rows:
         here = range(below + 1, below + count + 1)
-        names = [name for q, name in _MARKS if max(ceil(q * total), 1) in here]
-        yield f"◂ {' '.join(names)}" if names else ""
+        marks.append([name for name, rank in ranks.items() if rank in here])
         below += count
+    return marks
 
 
-def _left(room: int, columns: Mapping[str, Sequence[str]]) -> int:
-    """What the columns and the gaps leave of the room for the bars."""
-    return room - sum(max(map(len, cells)) + GAP for cells in columns.values()) - GAP
+def _merged(cells: int, per_octave: int) -> int:
+    """How many cells to show as one row: a power of two, at least an eighth octave."""
+    least = max(ceil(cells / MAX_ROWS), per_octave // 8)
+    return 1 << ceil(log2(least))

@@ -2,7 +2,8 @@
 """Text for people: the original package's lines, and tables of what we know beyond.
 
 Plain text without colours; names are made harmless, bars are ASCII, so that it can be
-printed anywhere. What nobody told reads `n/a`.
+printed anywhere. A line whose number is not known is left out; a cell of a table that
+is not known reads `n/a`.
 """
 
 from __future__ import annotations
@@ -15,22 +16,16 @@ from ometrics.durations import format_duration
 from ometrics.histogram import LatencyHistogram
 from ometrics.snapshot import CallMetrics, PerformanceMetrics, Snapshot, percentage
 from ometrics.view.escape import harmless
+from ometrics.view.names import CLIENT_TIMES, PHASES, TOKENS, losses
 
 UNKNOWN: Final = "n/a"
 NAME_WIDTH: Final = 40  # characters of a name in a table; names may have 256
 BAR_WIDTH: Final = 30  # characters of the longest bar
+LEAST_WINDOW: Final = 1.0  # seconds; a rate over less is an accident of the clock
 
 # Means are exact but need no nanoseconds; quantiles are estimates to 1 %.
 MEAN_DIGITS: Final = 4
 QUANTILE_DIGITS: Final = 3
-
-_PHASES: Final = (
-    ("load + queue", "load"),
-    ("prefill", "prefill"),
-    ("decode", "decode"),
-    ("residual", "residual"),
-    ("network", "network"),
-)
 
 
 def summary(snapshot: Snapshot) -> str:
@@ -38,19 +33,21 @@ def summary(snapshot: Snapshot) -> str:
     models = list(snapshot.models.values())
     counts = sum(m.latency_hist.count for m in models)
     sum_ns = sum(m.latency_hist.sum_ns for m in models)
+    tasks = snapshot.task_statistics
     resources = snapshot.resource_metrics
     lines = [
         "=== Metrics Summary ===",
         f"Uptime: {_rounded(snapshot.uptime_seconds, MEAN_DIGITS)}",
         f"Total Requests: {snapshot.total_requests}",
         f"Total Errors: {snapshot.total_errors}",
-        f"Error Rate: {snapshot.overall_error_rate:.2f}%",
-        f"Average Latency: {_mean(sum_ns / counts / 1e9 if counts else None)}",
-        f"Task Completion Rate: {snapshot.task_statistics.success_rate:.2f}%",
     ]
-    if resources is None:
-        lines += (f"{name}: {UNKNOWN}" for name in _RESOURCES)
-    else:
+    if snapshot.total_requests:
+        lines.append(f"Error Rate: {snapshot.overall_error_rate:.2f}%")
+    if counts:
+        lines.append(f"Average Latency: {_mean(sum_ns / counts / 1e9)}")
+    if tasks.total_tasks:
+        lines.append(f"Task Completion Rate: {tasks.success_rate:.2f}%")
+    if resources is not None:
         lines += (
             f"Memory Usage: {resources.memory_usage_mb:.0f} MB",
             f"CPU Usage: {resources.cpu_usage_percent:.2f}%",
@@ -59,8 +56,8 @@ def summary(snapshot: Snapshot) -> str:
     lines.append(f"Models Tracked: {len(models)}")
     if models:
         lines += ("", *_table(_MODEL_COLUMNS, map(_model_row, models)))
-    if lost := list(_losses(snapshot)):
-        lines += ("", "Not Counted In Full:", *(f"  {loss}" for loss in lost))
+    if lost := list(losses(snapshot)):
+        lines += ("", "Not Counted In Full:", *(f"  {k}: {n}" for k, n in lost))
     return "\n".join(lines) + "\n"
 
 
@@ -72,20 +69,27 @@ def model_summary(metrics: PerformanceMetrics) -> str:
         f"Total Requests: {metrics.total_requests}",
         f"Successful Requests: {metrics.successful_reqs}",
         f"Failed Requests: {metrics.failed_reqs}",
-        f"Error Rate: {metrics.error_rate:.2f}%",
-        f"Avg Latency: {_mean(hist.mean)}",
-        f"Min Latency: {_exact(hist.min)}",
-        f"Max Latency: {_exact(hist.max)}",
-        f"P50 Latency: {_quantile(hist, 0.5)}",
-        f"P90 Latency: {_quantile(hist, 0.9)}",
-        f"P95 Latency: {_quantile(hist, 0.95)}",
-        f"P99 Latency: {_quantile(hist, 0.99)}",
-        f"P99.9 Latency: {_quantile(hist, 0.999)}",
-        f"Throughput: {_two_decimals(metrics.throughput)} req/s",
-        f"Tokens Processed: {metrics.tokens_processed}",
-        f"Avg Tokens/Request: {_two_decimals(metrics.avg_tokens_per_req)}",
-        f"Last Updated: {_time(metrics.last_updated)}",
     ]
+    if metrics.total_requests:
+        lines.append(f"Error Rate: {metrics.error_rate:.2f}%")
+    if hist.count:
+        lines += (
+            f"Avg Latency: {_mean(hist.mean)}",
+            f"Min Latency: {_exact(hist.min)}",
+            f"Max Latency: {_exact(hist.max)}",
+            f"P50 Latency: {_quantile(hist, 0.5)}",
+            f"P90 Latency: {_quantile(hist, 0.9)}",
+            f"P95 Latency: {_quantile(hist, 0.95)}",
+            f"P99 Latency: {_quantile(hist, 0.99)}",
+            f"P99.9 Latency: {_quantile(hist, 0.999)}",
+        )
+    if (throughput := _throughput(metrics)) is not None:
+        lines.append(f"Throughput: {throughput:.2f} req/s")
+    lines.append(f"Tokens Processed: {metrics.tokens_processed}")
+    if metrics.avg_tokens_per_req is not None:
+        lines.append(f"Avg Tokens/Request: {metrics.avg_tokens_per_req:.2f}")
+    if metrics.last_updated is not None:
+        lines.append(f"Last Updated: {_time(metrics.last_updated)}")
     if metrics.cancelled_reqs:
         lines.append(f"Cancelled Requests: {metrics.cancelled_reqs}")
     if metrics.latency_unknown:
@@ -95,10 +99,6 @@ def model_summary(metrics: PerformanceMetrics) -> str:
     for call in metrics.calls.values():
         lines += ("", *_call_lines(call))
     return "\n".join(lines) + "\n"
-
-
-def _two_decimals(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.2f}"
 
 
 def histogram_summary(metrics: PerformanceMetrics) -> str:
@@ -121,7 +121,6 @@ def histogram_summary(metrics: PerformanceMetrics) -> str:
     return "\n".join(lines) + "\n"
 
 
-_RESOURCES: Final = ("Memory Usage", "CPU Usage", "Goroutines")
 _MODEL_COLUMNS: Final = (
     *("Model", "Requests", "Errors", "Avg", "P50", "P95", "P99", "Tokens", "req/s"),
 )
@@ -129,6 +128,7 @@ _MODEL_COLUMNS: Final = (
 
 def _model_row(metrics: PerformanceMetrics) -> Sequence[str]:
     hist = metrics.latency_hist
+    throughput = _throughput(metrics)
     return (
         harmless(metrics.model, NAME_WIDTH) or '""',
         str(metrics.total_requests),
@@ -136,8 +136,15 @@ def _model_row(metrics: PerformanceMetrics) -> Sequence[str]:
         _mean(hist.mean),
         *(_quantile(hist, q) for q in (0.5, 0.95, 0.99)),
         str(metrics.tokens_processed),
-        _two_decimals(metrics.throughput),
+        UNKNOWN if throughput is None else f"{throughput:.2f}",
     )
+
+
+def _throughput(metrics: PerformanceMetrics) -> float | None:
+    """Requests a second; `None` of a window too short for that to mean anything."""
+    if metrics.uptime_seconds < LEAST_WINDOW:
+        return None
+    return metrics.total_requests / metrics.uptime_seconds
 
 
 def _call_lines(call: CallMetrics) -> Iterator[str]:
@@ -149,27 +156,30 @@ def _call_lines(call: CallMetrics) -> Iterator[str]:
     oldest = call.oldest_in_flight_seconds
     age = "" if oldest is None else f" (oldest {_rounded(oldest, MEAN_DIGITS)})"
     yield f"In Flight: {call.in_flight}{age}"
-    yield (
-        f"Tokens: {_known(call.prompt_tokens)} prompt"
-        f" ({_known(call.cached_tokens)} cached),"
-        f" {_known(call.completion_tokens)} completion"
-    )
-    yield (
-        f"Token Rates: {_rate(call.prefill_tokens_per_second)} prefill,"
-        f" {_rate(call.decode_tokens_per_second)} decode"
-    )
+    known = [
+        f"{amount} {kind}"
+        for kind, field in TOKENS.items()
+        if (amount := getattr(call, field)) is not None
+    ]
+    if known:
+        yield f"Tokens: {', '.join(known)}"
+    rates = [
+        f"{rate:.1f} tokens/s {phase}"
+        for phase, rate in (
+            ("prefill", call.prefill_tokens_per_second),
+            ("decode", call.decode_tokens_per_second),
+        )
+        if rate is not None
+    ]
+    if rates:
+        yield f"Token Rates: {', '.join(rates)}"
     if call.done_reasons:
         yield "Done Reasons:"
         yield from _counts(call.done_reasons)
     if call.errors:
         yield "Errors:"
         yield from _counts(call.errors)
-    times = (
-        ("latency", call.latency),
-        ("first chunk", call.time_to_first_chunk),
-        ("first answer", call.time_to_first_answer),
-        ("per output chunk", call.time_per_output_chunk),
-    )
+    times = [(name, getattr(call, field)) for name, field in CLIENT_TIMES.items()]
     yield ""
     yield from _table(
         ("Seen By The Client", "Count", "Mean", "P50", "P95", "P99"),
@@ -182,7 +192,7 @@ def _call_lines(call: CallMetrics) -> Iterator[str]:
             if h.count or h is call.latency
         ),
     )
-    phases = [(name, getattr(call, field)) for name, field in _PHASES]
+    phases = [(name, getattr(call, field)) for name, field, _ in PHASES]
     if not any(h.count for _, h in phases):
         return  # a server that tells no durations
     whole = sum(h.sum_ns for _, h in phases)
@@ -201,22 +211,6 @@ def _call_lines(call: CallMetrics) -> Iterator[str]:
             for name, h in phases
         ),
     )
-
-
-def _losses(snapshot: Snapshot) -> Iterator[str]:
-    for reason, count in snapshot.invalid_values.items():
-        if count:
-            yield f"Invalid Values ({harmless(reason)}): {count}"
-    counts = (
-        ("Requests Past The Limit Of Models", snapshot.overflowed_requests),
-        ("Names Cut", snapshot.truncated_names),
-        ("Sums At Their Limit", snapshot.saturated),
-        ("Events Dropped", snapshot.events_dropped),
-        ("Internal Errors", snapshot.internal_errors),
-    )
-    for name, count in counts:
-        if count:
-            yield f"{name}: {count}"
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -260,18 +254,6 @@ def _quantile(hist: LatencyHistogram, q: float) -> str:
     return UNKNOWN if seconds is None else _rounded(seconds, QUANTILE_DIGITS)
 
 
-def _known(value: int | None) -> str:
-    return UNKNOWN if value is None else str(value)
-
-
-def _rate(tokens_per_second: float | None) -> str:
-    if tokens_per_second is None:
-        return UNKNOWN
-    return f"{tokens_per_second:.1f} tokens/s"
-
-
-def _time(moment: datetime | None) -> str:
+def _time(moment: datetime) -> str:
     """RFC 3339 in UTC, to the second, as in the original."""
-    if moment is None:
-        return UNKNOWN
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -8,16 +8,15 @@ from typing import Any, Final, TextIO, cast
 
 from rich.console import Console
 
-from ometrics.view.plots import EIGHTHS, LEVELS
+from ometrics.view.plots import TO_ASCII
 
 PIPE_WIDTH: Final = 160  # columns where no terminal sets a limit: no table is cut
 
 # What we draw, for encodings without it; names keep what they can.
 _ASCII: Final = str.maketrans(
-    dict.fromkeys(EIGHTHS.strip(), "#")
-    | dict(zip(LEVELS, "_.-~=+*#", strict=True))
-    | {"·": "|", "–": "-", "…": "~", "◂": "<", "µ": "u", "─": "-", "✓": "+", "✗": "x"}
-    | {"●": "*", "○": " ", "⠋": "|"}
+    TO_ASCII
+    | {"·": "|", "–": "-", "…": "~", "◂": "<", "µ": "u", "─": "-", "│": "|"}
+    | {"✓": "+", "✗": "x", "●": "*", "○": " ", "⠋": "|"}
 )
 
 
@@ -29,11 +28,15 @@ def console_for(stream: TextIO) -> Console:
     pipe or a file it writes plain lines, as wide as `COLUMNS` says or as needed.
     """
     width = None
-    if not stream.isatty():
+    is_terminal = stream.isatty()
+    if not is_terminal:
         columns = os.environ.get("COLUMNS", "")
         width = int(columns) if columns.isdecimal() and int(columns) else PIPE_WIDTH
-    if not (stream.encoding or "").lower().startswith("utf"):
-        stream = cast("TextIO", _Ascii(stream))
+    ascii_only = not (stream.encoding or "").lower().startswith("utf")
+    if ascii_only or not is_terminal:
+        stream = cast(
+            "TextIO", _Plain(stream, ascii_only=ascii_only, strip=not is_terminal)
+        )
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
@@ -42,16 +45,31 @@ def can_animate(console: Console) -> bool:
     return console.file.isatty() and not console.is_dumb_terminal
 
 
-class _Ascii:
-    """A stream that gets ASCII for what it could not encode."""
+class _Plain:
+    """
+    A stream that gets what it can encode, and no blanks at the ends of lines.
 
-    def __init__(self, stream: TextIO) -> None:
+    Args:
+        stream: Where to write.
+        ascii_only: Whether to draw with ASCII.
+        strip: Whether to remove the blanks.
+    """
+
+    encoding = "utf-8"  # what rich may write; how lines look is decided here
+
+    def __init__(self, stream: TextIO, *, ascii_only: bool, strip: bool) -> None:
         self._stream = stream
+        self._ascii_only = ascii_only
+        self._strip = strip
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        encoding = self._stream.encoding or "ascii"
-        plain = text.translate(_ASCII).encode(encoding, "backslashreplace")
-        return self._stream.write(plain.decode(encoding))
+        if self._strip:
+            text = "\n".join(line.rstrip(" ") for line in text.split("\n"))
+        if self._ascii_only:
+            encoding = self._stream.encoding or "ascii"
+            plain = text.translate(_ASCII).encode(encoding, "backslashreplace")
+            text = plain.decode(encoding)
+        return self._stream.write(text)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the command draws: units, bars, sparklines, histograms, tables that fit."""
+"""Tables and plots in a terminal: they fit, they are harmless, they say it all."""
 
 from __future__ import annotations
 
@@ -23,72 +23,10 @@ from strategies import sample_snapshot, snapshots
 from ometrics import LatencyHistogram, MetricsCollector, Snapshot
 from ometrics.cli.show import details
 from ometrics.view import tables
+from ometrics.view.histogram_plot import HistogramPlot
 from ometrics.view.live import SPARKS, LiveTable
-from ometrics.view.plots import MAX_ROWS, HistogramPlot, bar, rows_of, sparkline
-from ometrics.view.units import count, duration, number, percent
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (None, "–"),
-        (float("nan"), "–"),
-        (float("inf"), "–"),
-        (0.0, "0s"),
-        (2e-9, "2ns"),
-        (1.5e-6, "1.5µs"),
-        (0.0123456, "12.3ms"),
-        (0.9996, "1s"),
-        (3.14159, "3.14s"),
-        (59.4, "59.4s"),
-        (59.9, "1m00s"),
-        (61, "1m01s"),
-        (3599.9, "1h00m"),
-        (90_061, "25h01m"),
-    ],
-)
-def test_duration(seconds: float | None, text: str) -> None:
-    """Three digits and the unit that suits; unknown is a dash."""
-    assert text == duration(seconds)
-
-
-def test_numbers() -> None:
-    """Small ones keep three digits, large ones every digit; unknown is a dash."""
-    assert ["–", "0", "0.123", "41.3", "1,234"] == [
-        number(value) for value in (None, 0.0, 0.12345, 41.26, 1234.4)
-    ]
-    assert ["–", "0%", "0.0%", "12.3%", "100%"] == [
-        percent(value) for value in (None, 0.0, 0.01, 12.34, 100.0)
-    ]
-    assert ["–", "1,000,000"] == [count(None), count(1_000_000)]
-
-
-def test_bars_show_what_is_not_zero() -> None:
-    """A whole bar is its width, a tiny part is an eighth, nothing is nothing."""
-    assert ["████", "██", "▏", "", ""] == [
-        bar(part, whole, 4)
-        for part, whole in ((8, 8), (4, 8), (1, 10**9), (0, 8), (0, 0))
-    ]
-
-
-def test_sparkline() -> None:
-    """A character a value, relative to the highest."""
-    assert "▁▅█▁" == sparkline([0.0, 0.5, 1.0, 0.01])
-    assert "▁▁" == sparkline([0.0, 0.0])
-    assert "" == sparkline([])
-
-
-@given(st.lists(st.floats(0, 1e6), max_size=50))
-def test_histogram_rows_hold_every_value(values: list[float]) -> None:
-    """Rows ascend, do not overlap, are not too many, and their counts add up."""
-    rows = rows_of(LatencyHistogram.of(values))
-
-    assert len(values) == sum(n for _, _, n in rows)
-    assert len(rows) <= 2 * MAX_ROWS + 2
-    edges = [edge for low, high, _ in rows for edge in (low, high)]
-    assert sorted(edges) == edges
 
 
 def drawn(what: object, columns: int) -> list[str]:
