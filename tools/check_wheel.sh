@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests against an installed wheel, away from the source tree: what users get.
 #
-#   tools/check_wheel.sh dist/ometrics-*.whl         (PYTHON makes the environment)
+#   tools/check_wheel.sh dist/ollama_metrics-*.whl         (PYTHON makes the environment)
 set -euo pipefail
 
 [ $# = 1 ] || { echo "usage: tools/check_wheel.sh WHEEL" >&2; exit 64; }

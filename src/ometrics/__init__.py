@@ -1,46 +1,48 @@
 # SPDX-License-Identifier: MIT
 """Exact, nearly free metrics for agents that talk to Ollama models.
 
-Importing this starts nothing and loads no optional package.
+Importing this starts nothing, loads no optional package, and loads the modules below
+when one of their names is first read.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from ometrics._lazy import lazy
 
-from ometrics._core import ModelRecorder, Timer
-from ometrics.collector import Clock, MetricsCollector
-from ometrics.errors import (
-    ErrorConnectionFailed,
-    ErrorInvalidModel,
-    ErrorInvalidRequest,
-    ErrorModelNotLoaded,
-    ErrorResourceExhausted,
-    ErrorTimeout,
-    OllamaError,
-    UnknownModelError,
-)
-from ometrics.events import EventChannel, MetricsEvent
-from ometrics.histogram import (
-    DEFAULT_BUCKETS,
-    GENAI_DURATION_BUCKETS,
-    LatencyHistogram,
-)
-from ometrics.snapshot import (
-    CallMetrics,
-    PerformanceMetrics,
-    ResourceMetrics,
-    Snapshot,
-    TaskStatistics,
-)
-
+TYPE_CHECKING = False  # type checkers take it for true; `typing` itself is slow to load
 if TYPE_CHECKING:
     from ometrics import export as export
     from ometrics import ollama as ollama
     from ometrics import openai as openai
     from ometrics import serve as serve
     from ometrics import testing as testing
+    from ometrics._core import ModelRecorder, Timer
+    from ometrics.collector import Clock, MetricsCollector
+    from ometrics.errors import (
+        ErrorConnectionFailed,
+        ErrorInvalidModel,
+        ErrorInvalidRequest,
+        ErrorModelNotLoaded,
+        ErrorResourceExhausted,
+        ErrorTimeout,
+        OllamaError,
+        UnknownModelError,
+    )
+    from ometrics.events import EventChannel, MetricsEvent
+    from ometrics.histogram import (
+        DEFAULT_BUCKETS,
+        GENAI_DURATION_BUCKETS,
+        LatencyHistogram,
+    )
+    from ometrics.snapshot import (
+        CallMetrics,
+        PerformanceMetrics,
+        ResourceMetrics,
+        Snapshot,
+        TaskStatistics,
+    )
+
+__version__ = "0.1.0"
 
 __all__ = [
     "DEFAULT_BUCKETS",
@@ -67,13 +69,37 @@ __all__ = [
     "UnknownModelError",
 ]
 
-__version__ = "0.1.0"
-
-_ROOMS = frozenset({"export", "ollama", "openai", "serve", "testing"})
-
-
-def __getattr__(name: str) -> Any:
-    """Import a room when it is first entered: `ometrics.ollama` and the others."""
-    if name in _ROOMS:
-        return importlib.import_module(f"ometrics.{name}")
-    raise AttributeError(f"module 'ometrics' has no attribute {name!r}")
+# The same names by module, for the interpreter. Type checkers do not see this, so they
+# find a misspelt name.
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "_core": ("ModelRecorder", "Timer"),
+            "collector": ("Clock", "MetricsCollector"),
+            "errors": (
+                "ErrorConnectionFailed",
+                "ErrorInvalidModel",
+                "ErrorInvalidRequest",
+                "ErrorModelNotLoaded",
+                "ErrorResourceExhausted",
+                "ErrorTimeout",
+                "OllamaError",
+                "UnknownModelError",
+            ),
+            "events": ("EventChannel", "MetricsEvent"),
+            "histogram": (
+                "DEFAULT_BUCKETS",
+                "GENAI_DURATION_BUCKETS",
+                "LatencyHistogram",
+            ),
+            "snapshot": (
+                "CallMetrics",
+                "PerformanceMetrics",
+                "ResourceMetrics",
+                "Snapshot",
+                "TaskStatistics",
+            ),
+        },
+        modules=("export", "ollama", "openai", "serve", "testing"),
+    )

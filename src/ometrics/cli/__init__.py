@@ -34,7 +34,7 @@ def main() -> None:
 def _without_packages() -> int:
     """Say how to get the command's packages; the exit code."""
     print(
-        "ometrics: the command needs click and rich: pip install 'ometrics[cli]'",
+        "ometrics: the command needs click and rich: pip install 'ollama-metrics[cli]'",
         file=sys.stderr,
     )
     return 2

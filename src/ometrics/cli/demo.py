@@ -83,7 +83,7 @@ def demo(
     except ImportError as error:
         package = error.name or "a package"
         raise MissingPackageError(
-            f"the demo needs {package}: pip install 'ometrics[demo]'"
+            f"the demo needs {package}: pip install 'ollama-metrics[demo]'"
         ) from None
     try:
         return show.run(

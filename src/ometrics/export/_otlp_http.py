@@ -31,7 +31,7 @@ try:
         ExportMetricsServiceResponse,
     )
 except ImportError:
-    raise ImportError("OTLP needs packages: pip install 'ometrics[otlp]'") from None
+    raise ImportError("OTLP needs more: pip install 'ollama-metrics[otlp]'") from None
 from urllib3.exceptions import HTTPError, NewConnectionError, SSLError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 

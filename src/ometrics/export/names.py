@@ -36,8 +36,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import metadata
 from operator import attrgetter
 from typing import (
     Any,
@@ -50,7 +48,7 @@ from typing import (
     overload,
 )
 
-from ometrics import fields
+from ometrics import __version__, fields
 from ometrics.fields import (
     Field,
     Histogram,
@@ -367,10 +365,6 @@ def clean(text: str) -> str:
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 
-@lru_cache(maxsize=1)
 def version() -> str:
-    """Version of the installed package; `unknown` when it runs from bare source."""
-    try:
-        return metadata.version("ometrics")
-    except metadata.PackageNotFoundError:
-        return "unknown"
+    """Version of this package."""
+    return __version__

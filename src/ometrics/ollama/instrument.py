@@ -192,7 +192,8 @@ def _seams() -> list[Seam]:
         import ollama
     except ImportError:
         raise ImportError(
-            "instrumenting Ollama's client needs it: pip install 'ometrics[ollama]'"
+            "instrumenting Ollama's client needs it: "
+            "pip install 'ollama-metrics[ollama]'"
         ) from None
 
     def seam(kind: type, is_async: bool) -> Seam:

@@ -105,7 +105,8 @@ def _seams() -> list[Seam]:
         import openai
     except ImportError:
         raise ImportError(
-            "instrumenting OpenAI's client needs it: pip install 'ometrics[openai]'"
+            "instrumenting OpenAI's client needs it: "
+            "pip install 'ollama-metrics[openai]'"
         ) from None
 
     return [

@@ -95,7 +95,7 @@ class Endpoint:
             numbers: Numbers of this process itself, for `/metrics`.
 
         Raises:
-            ImportError: uvicorn is missing: `pip install 'ometrics[serve]'`.
+            ImportError: uvicorn is missing: `pip install 'ollama-metrics[serve]'`.
             OSError: The port cannot be had, or a file cannot be read.
             ValueError: Strangers could read, or the arguments contradict each other.
         """
@@ -167,7 +167,7 @@ def _server_type() -> type[Server]:
         from ometrics.serve.server import Server
     except ModuleNotFoundError as error:
         raise ImportError(
-            f"the endpoint needs {error.name}: pip install 'ometrics[serve]'"
+            f"the endpoint needs {error.name}: pip install 'ollama-metrics[serve]'"
         ) from error
     return Server
 
