@@ -211,6 +211,30 @@ def test_genai_bounds_are_exact_in_every_histogram() -> None:
         assert [1] == [n for b, n in zip(bounds, below, strict=True) if b == 0.01]
 
 
+@given(histograms())
+def test_packed_views_are_the_same_counts(hist: LatencyHistogram) -> None:
+    """What exporters read is what people read, and ends with the count."""
+    packed = memoryview(hist.packed_cumulative(hist.bucket_bounds)).cast("Q").tolist()
+    offset, counts, *rest = hist.packed_exponential()
+
+    assert [*hist.cumulative(hist.bucket_bounds), hist.count] == packed
+    unpacked = memoryview(counts).cast("Q").tolist()
+    assert hist.exponential() == (offset, unpacked, *rest)
+
+
+def test_cumulative_counts_stop_at_the_limit() -> None:
+    """
+    Beyond 2^64 - 1 there is only 2^64 - 1, as of the count.
+
+    Seen to fail where the sum wraps: the bucket then is below the one before it.
+    """
+    cells = array("Q", [UINT64_MAX, 7]).tobytes()
+    first = layout_of(DEFAULT_BUCKETS).cell(0.2)
+    hist = LatencyHistogram(first_cell=first, cells=cells)
+
+    assert [0, UINT64_MAX] == hist.cumulative((0.1, 10.0))
+
+
 def test_no_estimates_at_other_bounds() -> None:
     """A bound that is not kept is refused, not guessed."""
     with pytest.raises(ValueError, match=r"0\.123 is not a bound"):
@@ -229,9 +253,10 @@ def test_views_determine_the_cells(hist: LatencyHistogram) -> None:
 def test_views_that_contradict_each_other() -> None:
     """Assembling them is refused, wherever they differ."""
     layout = _histogram.Layout((0.5, 0.75))
-    offset, counts, underflow, overflow = layout.exponential(
+    offset, packed, underflow, overflow = layout.exponential(
         layout.cell(0.6), array("Q", [1]).tobytes()
     )
+    counts = [*memoryview(packed).cast("Q")]
 
     assert layout.assemble(offset, counts, underflow, overflow, [0, 1])
     for cumulative in ([1, 1], [0, 0], [0, 2], [1, 0]):
@@ -409,5 +434,5 @@ def test_token_histograms_merge_and_subtract(one: list[int], other: list[int]) -
 
 def test_token_bounds_are_powers_of_two() -> None:
     """Any other bound would need an estimate."""
-    with pytest.raises(ValueError, match=r"3\.0 is no power"):
+    with pytest.raises(ValueError, match=r"3\.0.* powers of two"):
         TokenHistogram.of([1]).cumulative((3.0,))

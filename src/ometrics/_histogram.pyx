@@ -112,6 +112,8 @@ cdef class Layout:
                 i += 1
             if edge <= bound:
                 self.exp_end[e] = cell
+                if e % OCTAVE == 0:
+                    self._ends[edge] = cell     # as exact as an explicit bound
                 e += 1
             cell += 1
         self.c.upper[cell] = INFINITY
@@ -163,12 +165,15 @@ cdef class Layout:
 
     def cumulative(self, tuple bounds not None, int first, bytes cells not None, /):
         """
-        Exact number of values at or below each of `bounds`.
+        Exact number of values at or below each of `bounds`, and in all.
 
         Args:
             bounds: Ascending explicit bounds of this layout.
             first: Index of the first cell.
             cells: The counts.
+
+        Returns:
+            Native unsigned 64-bit counts; they stop at 2^64 - 1.
 
         Raises:
             ValueError: A bound is not one of this layout's, so no exact count exists.
@@ -176,9 +181,11 @@ cdef class Layout:
         cdef const uint64_t *c = cells_of(cells)
         cdef int n = length(cells)
         cdef int i = 0
+        cdef int k = 0
         cdef int end
         cdef uint64_t seen = 0
-        cdef list result = []
+        cdef bytes result = new_cells(<int> len(bounds) + 1)
+        cdef uint64_t *below = <uint64_t *> <void *> PyBytes_AS_STRING(result)
         self.fits(first, n)
         for bound in bounds:
             found = self._ends.get(bound)
@@ -186,9 +193,14 @@ cdef class Layout:
                 raise ValueError(f"{bound!r} is not a bound of this histogram")
             end = <int> found - first
             while i < n and i <= end:
-                seen += c[i]
+                seen = c[i] + seen if c[i] <= UINT64_MAX - seen else UINT64_MAX
                 i += 1
-            result.append(seen)
+            below[k] = seen
+            k += 1
+        while i < n:
+            seen = c[i] + seen if c[i] <= UINT64_MAX - seen else UINT64_MAX
+            i += 1
+        below[k] = seen
         return result
 
     def exponential(self, int first, bytes cells not None, /):
@@ -197,19 +209,18 @@ cdef class Layout:
 
         Returns:
             `(offset, counts, underflow, overflow)`; `offset` is OpenTelemetry's index
-            of the first count, whose bucket is `(base^offset, base^(offset+1)]`.
+            of the first of the native unsigned 64-bit counts, whose bucket is
+            `(base^offset, base^(offset+1)]`.
         """
         cdef const uint64_t *c = cells_of(cells)
         cdef int n = length(cells)
         cdef int i = 0
         cdef int bucket = 0
-        cdef uint64_t total
         cdef uint64_t underflow = 0
         cdef uint64_t overflow = 0
-        cdef list counts = []
+        cdef uint64_t counts[EXP_CELLS]
+        cdef int start, end
         self.fits(first, n)
-        if n == 0:
-            return 0, counts, 0, 0
         while i < n and first + i <= self.exp_end[0]:
             underflow += c[i]
             i += 1
@@ -217,28 +228,30 @@ cdef class Layout:
             # exp_end[b + 1] closes bucket b
             while self.exp_end[bucket + 1] < first + i and bucket < EXP_CELLS - 1:
                 bucket += 1
-        cdef int start = bucket
+        start = end = bucket
         while i < n and first + i <= self.exp_end[EXP_CELLS]:
-            total = 0
-            while i < n and first + i <= self.exp_end[bucket + 1]:
-                total += c[i]
+            counts[end] = 0
+            while i < n and first + i <= self.exp_end[end + 1]:
+                counts[end] += c[i]
                 i += 1
-            counts.append(total)
-            bucket += 1
+            end += 1
         while i < n:
             overflow += c[i]
             i += 1
-        while counts and counts[len(counts) - 1] == 0:
-            counts.pop()
-        cdef int zeros = 0
-        while zeros < len(counts) and counts[zeros] == 0:
-            zeros += 1
-        if zeros:
-            del counts[:zeros]
-            start += zeros
-        if not counts:
-            return 0, counts, underflow, overflow
-        return start + MIN_EXPONENT * OCTAVE, counts, underflow, overflow
+        while end > start and counts[end - 1] == 0:
+            end -= 1
+        while start < end and counts[start] == 0:
+            start += 1
+        if start == end:
+            return 0, b"", underflow, overflow
+        return (
+            start + MIN_EXPONENT * OCTAVE,
+            PyBytes_FromStringAndSize(
+                <char *> &counts[start], (end - start) * sizeof(uint64_t)
+            ),
+            underflow,
+            overflow,
+        )
 
     def quantile(self, int first, bytes cells not None, uint64_t rank, /):
         """

@@ -1,10 +1,12 @@
 from typing import Any, Final, final
 
 TYPES: Final[dict[str, int]]
-ZERO_THRESHOLD: Final[float]
 
 @final
 class Buffer: ...
+
+@final
+class Writer: ...
 
 def labels(pairs: list[tuple[str, str]], /) -> bytes: ...
 def timestamp(seconds: int, nanos: int, /) -> bytes: ...

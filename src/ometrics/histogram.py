@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from itertools import pairwise
-from math import ceil, frexp
-from typing import TYPE_CHECKING, Any, Final
+from math import ceil
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
 
@@ -99,6 +99,11 @@ def _saturated(value: int) -> int:
 class _Histogram(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What histograms of any unit share: counts in the cells of one layout."""
 
+    #: Values up to this one are in no bucket of the exponential view.
+    zero_threshold: ClassVar[float] = 2.0**-20
+    #: OpenTelemetry's index of the bucket above the exponential view.
+    overflow_index: ClassVar[int] = 12 * 2**5
+
     bucket_bounds: tuple[float, ...] = DEFAULT_BUCKETS
     min: float | None = None
     max: float | None = None
@@ -125,6 +130,24 @@ class _Histogram(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """Counts of the exponential view from `offset` on."""
         return tuple(self.exponential()[1])
 
+    def cumulative(self, bounds: tuple[float, ...]) -> list[int]:
+        """
+        Exact number of values at or below each bound.
+
+        Args:
+            bounds: Ascending, in the unit of the values: of `bucket_bounds`, of the
+                GenAI bounds, or powers of two in the range of the exponential view.
+
+        Raises:
+            ValueError: A bound is none of these, so only an estimate would be possible.
+        """
+        return _unpacked(self.packed_cumulative(bounds))[:-1]
+
+    def packed_cumulative(self, bounds: tuple[float, ...]) -> bytes:
+        """`cumulative` and then `count`, as native unsigned 64-bit counts."""
+        layout = layout_of(self.bucket_bounds)
+        return layout.cumulative(bounds, self.first_cell, self.cells)
+
     def exponential(self) -> tuple[int, list[int], int, int]:
         """
         The base-2 exponential view in OpenTelemetry's numbering.
@@ -132,8 +155,14 @@ class _Histogram(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         Returns:
             `(offset, counts, underflow, overflow)`: bucket `offset + i` is
             `(base^(offset+i), base^(offset+i+1)]` and holds `counts[i]`; `underflow`
-            counts what is smaller (zero included), `overflow` what is larger.
+            counts values up to `zero_threshold` (zero included), `overflow` those above
+            the bucket before `overflow_index`.
         """
+        offset, counts, underflow, overflow = self.packed_exponential()
+        return offset, _unpacked(counts), underflow, overflow
+
+    def packed_exponential(self) -> tuple[int, bytes, int, int]:
+        """`exponential`, with native unsigned 64-bit counts."""
         layout = layout_of(self.bucket_bounds)
         return layout.exponential(self.first_cell, self.cells)
 
@@ -312,19 +341,6 @@ class LatencyHistogram(_Histogram, frozen=True, kw_only=True, gc=False):
         counts = [high - low for low, high in pairwise(edges)]
         return dict(zip(labels_of(self.bucket_bounds), counts, strict=True))
 
-    def cumulative(self, bounds: tuple[float, ...]) -> list[int]:
-        """
-        Exact number of values at or below each bound.
-
-        Args:
-            bounds: Ascending seconds, each of `bucket_bounds` or of the GenAI bounds.
-
-        Raises:
-            ValueError: A bound is neither, so only an estimate would be possible.
-        """
-        layout = layout_of(self.bucket_bounds)
-        return layout.cumulative(bounds, self.first_cell, self.cells)
-
     def merge(self, other: LatencyHistogram) -> LatencyHistogram:
         """
         The histogram of both sets of values. Exact, associative, commutative.
@@ -372,6 +388,9 @@ class TokenHistogram(_Histogram, frozen=True, kw_only=True, gc=False):
         Immutable.
     """
 
+    zero_threshold: ClassVar[float] = 2.0**-6
+    overflow_index: ClassVar[int] = _MAX_TOKEN_EXPONENT * 2**5
+
     total: int = 0
 
     @classmethod
@@ -410,30 +429,19 @@ class TokenHistogram(_Histogram, frozen=True, kw_only=True, gc=False):
         count = self.count
         return self.total / count if count else None
 
-    def exponential(self) -> tuple[int, list[int], int, int]:
+    def packed_cumulative(self, bounds: tuple[float, ...]) -> bytes:
+        """As of `LatencyHistogram`, in tokens."""
+        try:
+            return super().packed_cumulative(tuple([n * TOKEN_SECONDS for n in bounds]))
+        except ValueError:
+            raise ValueError(
+                f"bounds {bounds} must be powers of two from 2^-6 to 2^26"
+            ) from None
+
+    def packed_exponential(self) -> tuple[int, bytes, int, int]:
         """As of `LatencyHistogram`, in tokens: 2^-6 to 2^26."""
-        offset, counts, underflow, overflow = super().exponential()
+        offset, counts, underflow, overflow = super().packed_exponential()
         return offset + _TOKEN_SHIFT if counts else 0, counts, underflow, overflow
-
-    def cumulative(self, bounds: tuple[float, ...]) -> list[int]:
-        """
-        Exact number of values at or below each bound.
-
-        Args:
-            bounds: Powers of two from 1 to 2^26 tokens.
-
-        Raises:
-            ValueError: A bound is none of these, so only an estimate would be possible.
-        """
-        offset, counts, underflow, _ = self.exponential()
-        result = []
-        for bound in bounds:
-            mantissa, exponent = frexp(bound)
-            if mantissa != 0.5 or not 1 <= exponent <= _MAX_TOKEN_EXPONENT + 1:  # noqa: PLR2004
-                raise ValueError(f"{bound!r} is no power of two from 1 to 2^26")
-            end = max((exponent - 1) * 2**self.scale - offset, 0)
-            result.append(underflow + sum(counts[:end]))
-        return result
 
     def _at(self, rank: int) -> float:
         return float(round(super()._at(rank) / TOKEN_SECONDS))
@@ -457,6 +465,10 @@ class TokenHistogram(_Histogram, frozen=True, kw_only=True, gc=False):
         """
         left = self._left(earlier)
         return TokenHistogram(total=_sum_left(self.total, earlier.total, left), **left)
+
+
+def _unpacked(counts: bytes) -> list[int]:
+    return memoryview(counts).cast("Q").tolist()
 
 
 def _cells_of(values: Iterable[float], buckets: tuple[float, ...]) -> tuple[int, bytes]:

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+# Bytes that grow at the end, written without the GIL.
+#
+# When memory runs out, `failed` is set and all further writes do nothing: the writer
+# looks once, at the end, instead of after each call.
+
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport realloc
+from libc.string cimport memcpy
+
+
+cdef struct om_bytes:
+    unsigned char *data
+    size_t size
+    size_t capacity
+    bint failed
+
+
+cdef inline bint reserve(om_bytes *b, size_t more) noexcept nogil:
+    """Whether there is room for so many more."""
+    cdef size_t capacity
+    cdef void *data
+    if b.capacity - b.size >= more:
+        return not b.failed
+    capacity = 2 * (b.size + more) + 1024
+    data = realloc(b.data, capacity)
+    if data == NULL:
+        b.failed = True
+        return False
+    b.data = <unsigned char *> data
+    b.capacity = capacity
+    return not b.failed
+
+
+cdef inline void put(om_bytes *b, const void *data, size_t n) noexcept nogil:
+    if reserve(b, n):
+        memcpy(b.data + b.size, data, n)
+        b.size += n
+
+
+cdef inline void put_byte(om_bytes *b, unsigned char byte) noexcept nogil:
+    if reserve(b, 1):
+        b.data[b.size] = byte
+        b.size += 1
+
+
+cdef inline void put_decimal(om_bytes *b, uint64_t value) noexcept nogil:
+    cdef unsigned char digits[20]
+    cdef int at = 20
+    while True:
+        at -= 1
+        digits[at] = <unsigned char> (c'0' + value % 10)
+        value //= 10
+        if value == 0:
+            break
+    put(b, digits + at, 20 - at)
