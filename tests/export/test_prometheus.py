@@ -19,6 +19,7 @@ from prometheus_proto import labels_of, native_buckets, parse
 from strategies import HOSTILE_NAME, START, sample_snapshot, snapshots
 
 from ometrics import MetricsCollector
+from ometrics.export._otel_points import exponential
 from ometrics.export.names import METRICS, Family, families, prometheus_label
 from ometrics.export.prometheus import (
     OPENMETRICS,
@@ -29,7 +30,12 @@ from ometrics.export.prometheus import (
     negotiate,
     render,
 )
-from ometrics.histogram import UINT64_MAX, LatencyHistogram
+from ometrics.histogram import (
+    GENAI_TOKEN_BUCKETS,
+    UINT64_MAX,
+    LatencyHistogram,
+    TokenHistogram,
+)
 from ometrics.serve import counter
 from ometrics.snapshot import PerformanceMetrics, Snapshot
 
@@ -255,6 +261,32 @@ def test_an_empty_histogram_is_native_too() -> None:
     assert [] == list(histogram.positive_span)
 
 
+def test_tokens_have_the_range_of_their_own_view() -> None:
+    """2^-6 to 2^26 tokens: the zero bucket ends, and the overflow begins, elsewhere."""
+    tokens = TokenHistogram.of([0, 1, 5, 2**26, 2**26 + 1, 2**40])
+    metric = METRICS[0]._replace(
+        name="gen_ai.client.token.usage",
+        kind="histogram",
+        unit="{token}",
+        bounds=GENAI_TOKEN_BUCKETS,
+        labels=(),
+    )
+    family = Family(metric, [((), tokens)])
+    empty = of_model(PerformanceMetrics(model="m"))
+    page = parse(render(empty, PROTOBUF, [family]))
+    histogram = page["gen_ai_client_token_usage"].metric[0].histogram
+    offset, counts, zeros = exponential(tokens)
+    text = render(empty, TEXT, [family]).decode()
+
+    assert 2.0**-6 == histogram.zero_threshold
+    assert 1 == histogram.zero_count == zeros
+    assert {0: 1, 75: 1, 832: 1, 833: 2} == native_buckets(histogram)
+    assert (-1, 834, 2) == (offset, len(counts), counts[-1])
+    assert 4 == histogram.bucket[-1].cumulative_count
+    assert 'gen_ai_client_token_usage_bucket{le="16.0"} 3\n' in text
+    assert 'gen_ai_client_token_usage_bucket{le="+Inf"} 6\n' in text
+
+
 def test_counts_that_do_not_fit_a_native_histogram_leave_as_a_classic_one() -> None:
     """
     The format's differences are signed: beyond 2^63 - 1 there is only the classic view.
@@ -344,7 +376,7 @@ def test_integers_keep_every_digit_in_text() -> None:
     | st.integers(0, 2**64 + 1)
 )
 def test_any_number_reads_back(value: float) -> None:
-    """Whole nanoseconds and microseconds take a shorter way; it loses nothing either."""
+    """Whole nanoseconds and microseconds are written a shorter way, and as exactly."""
     told = counter("told", "{thing}", "Told.")
     family = Family(told, [((), value)])
     line = render(of_model(PerformanceMetrics(model="m")), TEXT, [family]).decode()

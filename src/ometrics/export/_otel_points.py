@@ -2,7 +2,7 @@
 """A histogram and a time in OpenTelemetry's terms: arithmetic without its packages.
 
 Its exponential histogram has no overflow bucket, and its buckets must add up to the
-count. So values above 2^12 s are in the bucket right above (index 384), where nothing
+count. So values above the range (2^12 s) are in the bucket right above, where nothing
 else ever is, and `max` tells how far they went. (Rejected: the bucket of `max`. It
 moves, so a bucket's count would go back.) The zero bucket is our underflow: up to
 2^-20 s.
@@ -15,31 +15,28 @@ from itertools import pairwise
 from typing import Final
 
 from ometrics.export.names import Metric
-from ometrics.histogram import LatencyHistogram
+from ometrics.histogram import LatencyHistogram, TokenHistogram
+
+Histogram = LatencyHistogram | TokenHistogram
 
 INT64_MAX: Final = 2**63 - 1
-# Values up to here, in seconds, are in the zero bucket: the lowest bound of the cells.
-ZERO_THRESHOLD: Final = 2.0**-20
-# OpenTelemetry index of the bucket right above 2^12 s: 12 octaves of 2^5 buckets.
-OVERFLOW_INDEX: Final = 12 * 32
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
-def exponential(value: LatencyHistogram) -> tuple[int, list[int], int]:
-    """`(offset, counts, zero_count)`, the overflow in its bucket right above 2^12 s."""
+def exponential(value: Histogram) -> tuple[int, list[int], int]:
+    """`(offset, counts, zero_count)`, the overflow in its bucket above the range."""
     offset, counts, underflow, overflow = value.exponential()
     if overflow:
+        above = value.overflow_index
         if not counts:
-            offset = OVERFLOW_INDEX
-        counts = [*counts, *[0] * (OVERFLOW_INDEX - offset - len(counts)), overflow]
+            offset = above
+        counts = [*counts, *[0] * (above - offset - len(counts)), overflow]
     return offset, counts, underflow
 
 
-def explicit(
-    row: Metric, value: LatencyHistogram
-) -> tuple[tuple[float, ...], list[int]]:
+def explicit(row: Metric, value: Histogram) -> tuple[tuple[float, ...], list[int]]:
     """`(bounds, counts)` of the metric's explicit buckets, the last one without end."""
     bounds = value.bucket_bounds if row.bounds is None else row.bounds
     cumulative = [0, *value.cumulative(bounds), value.count]

@@ -35,13 +35,13 @@ except ImportError:
 
 from ometrics.export._otel_points import (
     INT64_MAX,
-    ZERO_THRESHOLD,
+    Histogram,
     explicit,
     exponential,
     unix_nano,
 )
 from ometrics.export.names import Family, clean, families, version
-from ometrics.histogram import UINT64_MAX, LatencyHistogram
+from ometrics.histogram import UINT64_MAX
 from ometrics.snapshot import Snapshot
 
 HistogramKind: TypeAlias = Literal["exponential", "explicit"]
@@ -155,7 +155,7 @@ class _Encoder:
                 attributes=labels,
                 scale=value.scale,
                 zero_count=underflow,
-                zero_threshold=ZERO_THRESHOLD,
+                zero_threshold=value.zero_threshold,
                 **self._summary(value),
             )
             point.positive.offset = offset
@@ -171,7 +171,7 @@ class _Encoder:
                 **self._summary(value),
             )
 
-    def _summary(self, value: LatencyHistogram) -> dict[str, Any]:
+    def _summary(self, value: Histogram) -> dict[str, Any]:
         """Count, sum, and the extremes as far as they are known."""
         summary = {"count": min(value.count, UINT64_MAX), "sum": value.total}
         if value.min is not None:

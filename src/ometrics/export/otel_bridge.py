@@ -46,9 +46,8 @@ try:
 except ImportError:
     raise ImportError("the bridge needs opentelemetry-sdk") from None
 
-from ometrics.export._otel_points import INT64_MAX, exponential, unix_nano
+from ometrics.export._otel_points import INT64_MAX, Histogram, exponential, unix_nano
 from ometrics.export.names import METRICS, Family, Labels, Metric, families, version
-from ometrics.histogram import LatencyHistogram
 from ometrics.snapshot import Snapshot
 from ometrics.sources import Source
 
@@ -220,7 +219,7 @@ def _with_histograms(data: MetricsData, snapshot: Snapshot) -> MetricsData:
 
 
 def _point(
-    labels: Labels, value: LatencyHistogram, times: dict[str, Any]
+    labels: Labels, value: Histogram, times: dict[str, Any]
 ) -> ExponentialHistogramDataPoint:
     offset, counts, underflow = exponential(value)
     extremes: Any = {"min": value.min, "max": value.max}  # None is what OTLP leaves out
@@ -243,9 +242,9 @@ def _number(value: float) -> float:
     return min(value, INT64_MAX) if isinstance(value, int) else value
 
 
-def _count(value: LatencyHistogram) -> int:
+def _count(value: Histogram) -> int:
     return value.count
 
 
-def _sum(value: LatencyHistogram) -> float:
+def _sum(value: Histogram) -> float:
     return value.total

@@ -30,7 +30,7 @@ from ometrics.export.names import (
     families,
     prometheus_label,
 )
-from ometrics.histogram import LatencyHistogram
+from ometrics.histogram import LatencyHistogram, TokenHistogram
 from ometrics.snapshot import Snapshot
 from ometrics.sources import Source
 
@@ -189,7 +189,7 @@ def _client_metric(metric: Metric) -> ClientMetric:
 def _add_histogram(
     metric: ClientMetric,
     labels: dict[str, str],
-    histogram: LatencyHistogram,
+    histogram: LatencyHistogram | TokenHistogram,
     bounds: tuple[float, ...] | None,
 ) -> None:
     bounds = bounds or histogram.bucket_bounds
