@@ -14,6 +14,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ometrics._buckets cimport cell_of
 from ometrics._core cimport *
+from ometrics._events cimport EVENT_ERROR, EVENT_LATENCY, locked_emit
 from ometrics._histogram cimport Layout
 from ometrics._record cimport *
 from ometrics._state cimport *
@@ -110,18 +111,18 @@ cdef void locked_end(
         call.successes += 1
         if e.ns[LATENCY] == UNKNOWN:
             model.latency_unknown += 1
-            locked_emit(c, EVENT_LATENCY, 1, model.name_id, NAN, e.wall_ns)
+            locked_emit(&c.ring, EVENT_LATENCY, 1, model.name_id, NAN, e.wall_ns)
         else:
             locked_add_ns(c, model, LATENCY, e.ns[LATENCY])
             locked_emit(
-                c, EVENT_LATENCY, 1, model.name_id, e.ns[LATENCY] / 1e9, e.wall_ns
+                &c.ring, EVENT_LATENCY, 1, model.name_id, e.ns[LATENCY] / 1e9, e.wall_ns
             )
     elif e.outcome == ENDED_BADLY:
         model.failures += 1
         call.failures += 1
         locked_add_code(&model.errors, e.code)
         locked_add_code(&call.errors, e.code)
-        locked_emit(c, EVENT_ERROR, 0, model.name_id, e.code, e.wall_ns)
+        locked_emit(&c.ring, EVENT_ERROR, 0, model.name_id, e.code, e.wall_ns)
     else:
         model.cancelled += 1
         call.cancelled += 1

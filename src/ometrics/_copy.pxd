@@ -10,6 +10,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
+from ometrics._events cimport locked_widen, om_event
 from ometrics._record cimport locked_pack, om_record
 from ometrics._state cimport *
 
@@ -49,7 +50,7 @@ cdef inline void locked_note(
     """The instant: all that is not a record's. Of calls, those of one model, or all."""
     cdef om_call *call = c.calls
     copy.totals = c.totals
-    copy.events_emitted = c.head - c.totals.events_before
+    copy.events_emitted = c.ring.head - c.totals.events_before
     if copy.wall_ns == 0:
         copy.wall_ns = om_precise_wall_ns()
         copy.monotonic_ns = om_monotonic_ns()
@@ -175,9 +176,8 @@ cdef inline int grow_table(om_core *c) noexcept nogil:
 cdef inline int widen_events(om_core *c, uint64_t size) noexcept nogil:
     """Make the ring at least `size` events long, a power of two."""
     cdef om_event *events
-    cdef uint64_t i, first
     om_mutex_lock(&c.copying)
-    if size <= c.event_mask + 1:
+    if size <= c.ring.mask + 1:
         om_mutex_release(&c.copying)
         return COPIED
     events = <om_event *> calloc(size, sizeof(om_event))
@@ -185,12 +185,7 @@ cdef inline int widen_events(om_core *c, uint64_t size) noexcept nogil:
         om_mutex_release(&c.copying)
         return NO_MEMORY
     om_mutex_lock(&c.lock)
-    first = c.head - c.event_mask - 1 if c.head > c.event_mask else 0
-    for i in range(first, c.head):
-        events[i & (size - 1)] = c.events[i & c.event_mask]
-    events, c.events = c.events, events
-    om_barrier()
-    c.event_mask = size - 1
+    events = locked_widen(&c.ring, events, size)
     om_mutex_release(&c.lock)
     om_mutex_release(&c.copying)
     free(events)

@@ -58,6 +58,7 @@ from libc.string cimport memcpy, memset, strcmp
 
 from ometrics._buckets cimport cell_of
 from ometrics._copy cimport *
+from ometrics._events cimport *
 from ometrics._histogram cimport Layout
 from ometrics._record cimport *
 from ometrics._state cimport *
@@ -78,7 +79,6 @@ EVENT_TYPES = ("latency", "error", "task_complete", "resource")
 
 cdef enum:
     MAX_KNOWN_CODES = 4096      # distinct codes a collector keeps apart
-    EVENTS_AT_ONCE = 256        # read in one go: bounds the time under the mutex
     MAX_KNOWN_CLASSES = 256     # exception classes whose code is remembered
     FIRST_CAPACITY = 64
 
@@ -105,7 +105,7 @@ cdef void forked_child() noexcept nogil:
         om_mutex_init(&c.lock)
         om_mutex_init(&c.copying)
         c.forks += 1
-        c.floor = c.head
+        c.ring.floor = c.ring.head
         c.snapshotting = 0
         c.calls = NULL
         c.last_call = NULL
@@ -250,7 +250,7 @@ cdef inline int add_latency(
         record.latency_unknown += 1
         c.totals.invalid[reason] += 1
         seconds = NAN
-    locked_emit(c, EVENT_LATENCY, 1, record.name_id, seconds, now)
+    locked_emit(&c.ring, EVENT_LATENCY, 1, record.name_id, seconds, now)
     om_mutex_release(&c.lock)
 
     if reason != VALID:
@@ -274,7 +274,7 @@ cdef inline int add_error(Core core, object model, Slot slot, object error) exce
     record.failures += 1
     record.updated_ns = now
     locked_add_code(&record.errors, code)
-    locked_emit(c, EVENT_ERROR, 0, record.name_id, code, now)
+    locked_emit(&c.ring, EVENT_ERROR, 0, record.name_id, code, now)
     om_mutex_release(&c.lock)
     return 0
 
@@ -417,11 +417,11 @@ cdef class Core:
         c.layout = &layout.c
         c.capacity = FIRST_CAPACITY
         c.table = <om_record **> malloc(c.capacity * sizeof(om_record *))
-        c.events = <om_event *> calloc(size, sizeof(om_event))
-        c.event_mask = size - 1
-        c.emitting = 1
+        c.ring.events = <om_event *> calloc(size, sizeof(om_event))
+        c.ring.mask = size - 1
+        c.ring.emitting = 1
         c.own_clock = clock is not None
-        if c.table == NULL or c.events == NULL:
+        if c.table == NULL or c.ring.events == NULL:
             raise MemoryError
         self.last_name = NOBODY
         locked_clear(c, precise_wall(self), monotonic(self))
@@ -434,7 +434,7 @@ cdef class Core:
             return
         unlink(c)
         free(c.table)
-        free(c.events)
+        free(c.ring.events)
         om_mutex_destroy(&c.lock)
         om_mutex_destroy(&c.copying)
         free(c)
@@ -615,11 +615,11 @@ cdef class Core:
             call = call.next
         om_mutex_release(&c.lock)
         live.update([ids[i] for i in range(n)])
-        while cursor <= c.event_mask:
+        while cursor <= c.ring.mask:
             n = 0
             om_mutex_acquire(&c.lock)
-            while n < EVENTS_AT_ONCE and cursor <= c.event_mask:
-                ids[n] = c.events[cursor].name_id
+            while n < EVENTS_AT_ONCE and cursor <= c.ring.mask:
+                ids[n] = c.ring.events[cursor].name_id
                 n += 1
                 cursor += 1
             om_mutex_release(&c.lock)
@@ -790,7 +790,7 @@ cdef class Core:
             c.totals.tasks_unknown += 1
             c.totals.invalid[reason] += 1
             ms = NAN
-        locked_emit(c, EVENT_TASK, completed, 0, ms, now)
+        locked_emit(&c.ring, EVENT_TASK, completed, 0, ms, now)
         om_mutex_release(&c.lock)
         if reason != VALID:
             self.reject("(task duration)", reason)
@@ -818,7 +818,6 @@ cdef class Core:
         cdef double cpu = number_of(cpu_percent, "CPU is a number of percent")
         cdef double units = number_of(goroutine_count, "goroutines are a number")
         cdef int64_t now = wall(self)
-        cdef om_event *event
         cdef int reason = VALID
         cdef double value
         for value in (memory, cpu, units):
@@ -832,15 +831,7 @@ cdef class Core:
             c.totals.cpu_percent = cpu
             c.totals.goroutines = <int64_t> units
             c.totals.resources_ns = now
-            if c.emitting:
-                event = locked_next_event(c)
-                event.type = EVENT_RESOURCE
-                event.success = 1
-                event.name_id = 0
-                event.value = memory
-                event.cpu_percent = cpu
-                event.count = <int64_t> units
-                event.wall_ns = now
+            locked_emit_resources(&c.ring, memory, cpu, <int64_t> units, now)
         else:
             c.totals.invalid[reason] += 1
         om_mutex_release(&c.lock)
@@ -999,7 +990,7 @@ cdef class Core:
     def stop_events(self):
         """Emit no more events; what the ring holds can still be read."""
         om_mutex_acquire(&self.c.lock)
-        self.c.emitting = 0
+        self.c.ring.emitting = 0
         om_mutex_release(&self.c.lock)
 
     @property
@@ -1007,7 +998,7 @@ cdef class Core:
         """Events ever emitted: the position at which a new reader starts."""
         cdef uint64_t head
         om_mutex_acquire(&self.c.lock)
-        head = self.c.head
+        head = self.c.ring.head
         om_mutex_release(&self.c.lock)
         return head
 
@@ -1026,21 +1017,10 @@ cdef class Core:
         cdef om_core *c = self.c
         cdef om_event events[EVENTS_AT_ONCE]
         cdef om_event *event
-        cdef uint64_t oldest, kept
         cdef uint64_t lost = 0
-        cdef int n = 0
-        cdef int i
+        cdef int i, n
         om_mutex_acquire(&c.lock)
-        kept = min(capacity, c.event_mask + 1)
-        oldest = c.head - kept if c.head > kept else 0
-        cursor = max(cursor, c.floor)
-        if cursor < oldest:
-            lost = oldest - cursor
-            cursor = oldest
-        while cursor < c.head and n < EVENTS_AT_ONCE:
-            events[n] = c.events[cursor & c.event_mask]
-            n += 1
-            cursor += 1
+        n = locked_read_events(&c.ring, &cursor, capacity, events, &lost)
         om_mutex_release(&c.lock)
         rows = []
         for i in range(n):

@@ -6,7 +6,7 @@ The structs of `om_core` are plain C; the functions that change them are `locked
 """
 
 from libc.math cimport INFINITY, NAN, fabs, isnan
-from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from ometrics._buckets cimport (
@@ -16,6 +16,7 @@ from ometrics._buckets cimport (
     cell_of,
     om_layout,
 )
+from ometrics._events cimport EVENT_LATENCY, locked_emit, om_ring
 from ometrics._record cimport (
     cells_at,
     histogram_at,
@@ -54,21 +55,6 @@ cdef enum:  # why a value is not counted as a number
     NEGATIVE
     INVALID_REASONS
 
-cdef enum:  # of an event
-    EVENT_LATENCY
-    EVENT_ERROR
-    EVENT_TASK
-    EVENT_RESOURCE
-
-cdef struct om_event:
-    int64_t wall_ns
-    double value            # seconds, ms of a task, MB, code id of an error
-    double cpu_percent
-    int64_t count           # goroutines of a resource event
-    uint32_t name_id
-    uint8_t type
-    uint8_t success
-
 # Everything that is not a model's: copied whole into each snapshot.
 cdef struct om_totals:
     uint64_t tasks_completed
@@ -86,7 +72,7 @@ cdef struct om_totals:
     uint64_t truncated_names
     uint64_t saturated
     uint64_t internal_errors
-    uint64_t events_before  # `head` when this window began
+    uint64_t events_before  # `ring.head` when this window began
     int64_t start_wall_ns
     int64_t start_monotonic_ns
 
@@ -113,11 +99,7 @@ cdef struct om_core:
     uint32_t next_order
     size_t packed_limit     # bytes a snapshot of the table can need
     om_totals totals
-    om_event *events
-    uint64_t event_mask
-    uint64_t head           # events ever emitted
-    uint64_t floor          # events before this one are another process's
-    bint emitting
+    om_ring ring
     om_call *calls          # oldest first
     om_call *last_call
     uint32_t n_calls
@@ -152,7 +134,7 @@ cdef inline void locked_clear(
     memset(&c.totals, 0, sizeof(c.totals))
     c.totals.task_min_ms = INFINITY
     c.totals.task_max_ms = -INFINITY
-    c.totals.events_before = c.head
+    c.totals.events_before = c.ring.head
     c.totals.start_wall_ns = wall_ns
     c.totals.start_monotonic_ns = monotonic_ns
 
@@ -173,24 +155,6 @@ cdef inline int locked_settle(om_core *c, om_record *record) noexcept nogil:
         c.packed_size += locked_pack(c.layout, record, c.packed + c.packed_size)
     record.epoch = c.epoch
     return SETTLED
-
-cdef inline om_event *locked_next_event(om_core *c) noexcept nogil:
-    cdef om_event *event = &c.events[c.head & c.event_mask]
-    c.head += 1
-    return event
-
-cdef inline void locked_emit(
-    om_core *c, uint8_t type, uint8_t success, uint32_t name_id, double value,
-    int64_t wall_ns,
-) noexcept nogil:
-    cdef om_event *event
-    if c.emitting:
-        event = locked_next_event(c)
-        event.type = type
-        event.success = success
-        event.name_id = name_id
-        event.value = value
-        event.wall_ns = wall_ns
 
 cdef inline void locked_list(om_core *c, om_call *call) noexcept nogil:
     """Put a call that starts now at the end of the list."""
@@ -309,14 +273,14 @@ cdef inline void locked_add_batch(
         histogram_at(c.layout, batch.record, 0),
         &c.totals.saturated,
     )
-    if c.emitting:
-        first = n - <Py_ssize_t> c.event_mask - 1
+    if c.ring.emitting:
+        first = n - <Py_ssize_t> c.ring.mask - 1
         if first > 0:
-            c.head += first
+            c.ring.head += first
         else:
             first = 0
         for i in range(first, n):
             locked_emit(
-                c, EVENT_LATENCY, 1, record.name_id,
+                &c.ring, EVENT_LATENCY, 1, record.name_id,
                 data[i] if reason_of(data[i]) == VALID else NAN, now,
             )
