@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from ometrics import ErrorTimeout, EventChannel, MetricsCollector, ResourceMetrics
+from ometrics.events import TaskEvent
 from ometrics.testing import FakeClock
 
 WALL = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
@@ -73,9 +74,11 @@ class TestEvents:
         assert [
             ("latency", "m", 0.25, True),
             ("error", "m", "TIMEOUT", False),
-            ("task_complete", "", 150.0, False),
+            ("task_complete", "", False, False),
             ("resource", "", resources, None),
         ] == [(e.type, e.model, e.value, e.success) for e in events]
+        assert isinstance(events[2], TaskEvent)
+        assert 150.0 == events[2].duration_ms
         assert {WALL} == {e.timestamp for e in events}
         with pytest.raises(AttributeError):
             events[0].value = 1.0  # type: ignore[misc]
@@ -86,7 +89,11 @@ class TestEvents:
         mc.record_latencies("m", [-1.0, 2.0])
         mc.record_task_completion(True, float("inf"))
 
-        assert [None, None, 2.0, None] == values(mc.metrics_channel)
+        *latencies, task = mc.metrics_channel.drain()
+
+        assert [None, None, 2.0] == [event.value for event in latencies]
+        assert isinstance(task, TaskEvent)
+        assert (True, None) == (task.value, task.duration_ms)
 
     def test_batch(self, mc: MetricsCollector) -> None:
         """A batch is as many events as values; the newest stay."""
@@ -269,10 +276,22 @@ class TestSubscribers:
         assert list(map(float, range(990, 1000))) == values(channel)
         assert 990 == channel.dropped
 
+    def test_lone_strings(self, mc: MetricsCollector) -> None:
+        """A string is one name, not its letters."""
+        channel = mc.subscribe(types="error", models="llama2")
+        for model in ("llama2", "l"):
+            mc.record_error(model, "E" + model)
+            mc.record_latency(model, 1)
+
+        assert ["Ellama2"] == values(channel)
+        assert ({"error"}, {"llama2"}) == (channel.types, channel.models)
+
     def test_bad_arguments(self, mc: MetricsCollector) -> None:
         """A type that does not exist would never match."""
         with pytest.raises(ValueError, match="latencies"):
             mc.subscribe(types=["latencies"])
+        with pytest.raises(TypeError, match="int"):
+            mc.subscribe(models=[1])  # type: ignore[list-item]
         for capacity in (0, -1):
             with pytest.raises(ValueError, match="capacity"):
                 mc.subscribe(capacity=capacity)

@@ -10,7 +10,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
-from ometrics._events cimport locked_widen, om_event
+from ometrics._events cimport locked_lost, locked_widen, om_event
 from ometrics._record cimport locked_pack, om_record
 from ometrics._state cimport *
 
@@ -28,6 +28,7 @@ cdef struct om_copy:
     uint32_t n_calls
     om_totals totals
     uint64_t events_emitted
+    uint64_t events_dropped
     int64_t wall_ns         # 0 on entry: read the system's clocks at the instant
     int64_t monotonic_ns
 
@@ -96,6 +97,7 @@ cdef inline int copy_all(
             return NO_MEMORY
         om_mutex_lock(&c.lock)
     locked_note(c, copy, 0)
+    copy.events_dropped = locked_lost(&c.ring) - c.totals.lost_before
     copy.used = 0
     n = c.n
     if reset:

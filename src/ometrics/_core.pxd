@@ -22,6 +22,9 @@ cdef class Core:
     cdef dict names         # by id
     cdef dict name_ids
     cdef uint32_t next_name_id
+    cdef dict filters       # ids of names that a reader of events waits for, by reader
+    cdef dict alerts        # the newest that were published, by number
+    cdef int64_t next_alert
     cdef dict code_ids
     cdef list codes
     cdef int n_classes
@@ -38,6 +41,7 @@ cdef class Core:
     cdef int restart(self) except -1
     cdef int forget_last(self) except -1
     cdef int forget_names(self) except -1
+    cdef uint32_t name_id(self, str name) except 0
     cdef Slot renew(self, object model, om_record *record)
     cdef int grow(self) except -1
     cdef uint32_t code_id(self, object error) except? 0xFFFFFFFF
@@ -47,6 +51,9 @@ cdef class Core:
 
 # Free functions, because a method of an open class is called through a table and never
 # inlined.
+
+cdef str mended(object model)
+cdef uint64_t ring_size(capacity) except 0
 
 cdef inline int64_t wall(Core core) except? -1:
     """Wall clock in nanoseconds, coarse: for "last updated" and event times."""

@@ -12,12 +12,10 @@ MAX_EVENTS: Final[int]
 MAX_NAME: Final[int]
 OVERFLOW: Final[str]
 INVALID: Final[tuple[str, ...]]
-EVENT_TYPES: Final[tuple[str, ...]]
 NOBODY: Final[object]
 
 _Latency: TypeAlias = float | timedelta
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-_Row: TypeAlias = tuple[str, str, float | str | None, bool, int, float, int]
 
 @disjoint_base
 class Core:
@@ -49,13 +47,6 @@ class Core:
     def discard(self, model: str, /) -> bool: ...
     @property
     def forks(self) -> int: ...
-    def widen_ring(self, capacity: int, /) -> None: ...
-    def stop_events(self) -> None: ...
-    @property
-    def head(self) -> int: ...
-    def read_events(
-        self, cursor: int, capacity: int, /
-    ) -> tuple[list[_Row], int, int]: ...
     def __copy__(self) -> NoReturn: ...
     def __deepcopy__(self, memo: object) -> NoReturn: ...
 

@@ -51,7 +51,7 @@ from cpython.bytes cimport (
 from cpython.datetime cimport import_datetime, timedelta
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.unicode cimport PyUnicode_DecodeUTF8, PyUnicode_FromObject
-from libc.math cimport INFINITY, NAN, fabs, isnan
+from libc.math cimport INFINITY, NAN, fabs
 from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset, strcmp
@@ -75,7 +75,6 @@ MAX_NAME = 256          # characters of a model name or code
 MAX_EVENTS = 2**24      # that a ring can be asked to keep
 OVERFLOW = "__overflow__"
 INVALID = ("nan", "infinite", "negative")  # keys of `invalid_values`
-EVENT_TYPES = ("latency", "error", "task_complete", "resource")
 
 cdef enum:
     MAX_KNOWN_CODES = 4096      # distinct codes a collector keeps apart
@@ -105,7 +104,7 @@ cdef void forked_child() noexcept nogil:
         om_mutex_init(&c.lock)
         om_mutex_init(&c.copying)
         c.forks += 1
-        c.ring.floor = c.ring.head
+        locked_begin_in_child(&c.ring)
         c.snapshotting = 0
         c.calls = NULL
         c.last_call = NULL
@@ -405,6 +404,8 @@ cdef class Core:
         self.names = {}
         self.name_ids = {}
         self.next_name_id = 1
+        self.filters = {}
+        self.alerts = {}
         self.codes = ["_OTHER"]
         self.code_ids = {"_OTHER": 0}
         self.warned = set()
@@ -552,17 +553,22 @@ cdef class Core:
         record.name_id = name_id
         if name_id != 0:
             return slot
+        record.name_id = self.name_id(name)
+        return slot
+
+    cdef uint32_t name_id(self, str name) except 0:
+        """The id of a name, given when first asked for."""
+        cdef uint32_t id
         known = self.name_ids.get(name)
         if known is not None:
-            record.name_id = known
-            return slot
-        record.name_id = self.next_name_id
+            return known
+        id = self.next_name_id
         self.next_name_id += 1
-        self.names[record.name_id] = name
-        self.name_ids[name] = record.name_id
+        self.names[id] = name
+        self.name_ids[name] = id
         if len(self.names) > 4 * (<int64_t> self.max_models + EVENTS_AT_ONCE):
             self.forget_names()
-        return slot
+        return id
 
     cdef int restart(self) except -1:
         """After a reset or in a forked child: begin with no slots."""
@@ -595,12 +601,14 @@ cdef class Core:
         return 0
 
     cdef int forget_names(self) except -1:
-        """Drop names that no record, event or running call can refer to any more."""
+        """Drop names that no record, event or running call can refer to any more,
+        and that no reader of events waits for."""
         cdef om_core *c = self.c
         cdef set live = set()
         cdef Slot slot
         for slot in list(self.slots.values()):
             live.add(slot.record.name_id)
+        live.update(*list(self.filters.values()))
         cdef uint32_t ids[EVENTS_AT_ONCE]
         cdef uint64_t cursor = 0
         cdef om_call *call
@@ -976,70 +984,6 @@ cdef class Core:
         """How many forks lie between the creation of this core and now."""
         return self.c.forks
 
-    # --- events ----------------------------------------------------------------------
-
-    def widen_ring(self, capacity, /):
-        """Keep at least `capacity` events for slow readers."""
-        cdef uint64_t size = ring_size(capacity)
-        cdef int status
-        with nogil:
-            status = widen_events(self.c, size)
-        if status == NO_MEMORY:
-            raise MemoryError(f"no memory for {size} events")
-
-    def stop_events(self):
-        """Emit no more events; what the ring holds can still be read."""
-        om_mutex_acquire(&self.c.lock)
-        self.c.ring.emitting = 0
-        om_mutex_release(&self.c.lock)
-
-    @property
-    def head(self):
-        """Events ever emitted: the position at which a new reader starts."""
-        cdef uint64_t head
-        om_mutex_acquire(&self.c.lock)
-        head = self.c.ring.head
-        om_mutex_release(&self.c.lock)
-        return head
-
-    def read_events(self, uint64_t cursor, uint64_t capacity, /):
-        """
-        The next events of a reader.
-
-        Args:
-            cursor: Where it stopped.
-            capacity: How many it may be behind before it loses the oldest.
-
-        Returns:
-            `(rows, cursor, lost)`; at most 256 rows of `(type, model, value, success,
-            wall_ns, cpu_percent, count)`.
-        """
-        cdef om_core *c = self.c
-        cdef om_event events[EVENTS_AT_ONCE]
-        cdef om_event *event
-        cdef uint64_t lost = 0
-        cdef int i, n
-        om_mutex_acquire(&c.lock)
-        n = locked_read_events(&c.ring, &cursor, capacity, events, &lost)
-        om_mutex_release(&c.lock)
-        rows = []
-        for i in range(n):
-            event = &events[i]
-            if event.type == EVENT_ERROR:
-                value = self.codes[<Py_ssize_t> event.value]
-            else:
-                value = None if isnan(event.value) else event.value
-            rows.append((
-                EVENT_TYPES[event.type],
-                self.names.get(event.name_id, "") if event.name_id else "",
-                value,
-                bool(event.success),
-                event.wall_ns,
-                event.cpu_percent,
-                event.count,
-            ))
-        return rows, cursor, lost
-
 
 cdef dict totals_dict(om_copy *copy):
     """The totals under the names that `unpacking` knows."""
@@ -1067,6 +1011,7 @@ cdef dict totals_dict(om_copy *copy):
         "saturated": t.saturated,
         "internal_errors": t.internal_errors,
         "events_emitted": copy.events_emitted,
+        "events_dropped": copy.events_dropped,
     }
 
 cdef list running_calls(dict names, om_copy *copy):

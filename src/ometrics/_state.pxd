@@ -16,7 +16,7 @@ from ometrics._buckets cimport (
     cell_of,
     om_layout,
 )
-from ometrics._events cimport EVENT_LATENCY, locked_emit, om_ring
+from ometrics._events cimport EVENT_LATENCY, locked_emit, locked_lost, om_ring
 from ometrics._record cimport (
     cells_at,
     histogram_at,
@@ -73,6 +73,7 @@ cdef struct om_totals:
     uint64_t saturated
     uint64_t internal_errors
     uint64_t events_before  # `ring.head` when this window began
+    uint64_t lost_before    # the same of `locked_lost`
     int64_t start_wall_ns
     int64_t start_monotonic_ns
 
@@ -135,6 +136,7 @@ cdef inline void locked_clear(
     c.totals.task_min_ms = INFINITY
     c.totals.task_max_ms = -INFINITY
     c.totals.events_before = c.ring.head
+    c.totals.lost_before = locked_lost(&c.ring)
     c.totals.start_wall_ns = wall_ns
     c.totals.start_monotonic_ns = monotonic_ns
 

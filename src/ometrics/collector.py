@@ -13,10 +13,11 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from ometrics import _channels
 from ometrics._calls import Call
 from ometrics._core import Core
 from ometrics.errors import UnknownModelError
-from ometrics.events import Channels, EventChannel
+from ometrics.events import EventChannel
 from ometrics.histogram import DEFAULT_BUCKETS, layout_of
 from ometrics.snapshot import (
     PerformanceMetrics,
@@ -73,7 +74,6 @@ class MetricsCollector(Core):
     """
 
     __slots__ = (
-        "_channels",
         "_closed",
         "_endpoints",
         "_identities",
@@ -84,7 +84,6 @@ class MetricsCollector(Core):
     )
 
     buckets: tuple[float, ...]
-    _channels: Channels
     _closed: bool
     _endpoints: list[Endpoint]
     _identities: dict[int, str]
@@ -112,13 +111,12 @@ class MetricsCollector(Core):
             cls, layout_of(bounds), max_models, channel_capacity, clock
         )
         self.buckets = bounds
-        self._channels = Channels(self)
         self._closed = False
         self._endpoints = []
         self._identities = {}
         self._sampler = None
         self._windows = Windows(weakref.proxy(self), clock=clock)
-        self._metrics_channel = self.subscribe(capacity=channel_capacity)
+        self._metrics_channel = EventChannel(self, capacity=channel_capacity, idle=True)
         return self
 
     def __init__(self, **_: Any) -> None:
@@ -227,8 +225,7 @@ class MetricsCollector(Core):
             totals["uptime_ns"] / 1e9,
             running,
         )
-        dropped = self._channels.dropped(reset=reset)
-        return snapshot_of(models, totals, self.instance_id, dropped)
+        return snapshot_of(models, totals, self.instance_id)
 
     def get_model_metrics(self, model: str) -> PerformanceMetrics | None:
         """One model's metrics; `None` if nothing was recorded for it."""
@@ -303,7 +300,12 @@ class MetricsCollector(Core):
 
     @property
     def metrics_channel(self) -> EventChannel:
-        """The channel that every collector has from the start."""
+        """
+        The channel that every collector has from the start.
+
+        It keeps the newest `channel_capacity` events. What it could not keep counts as
+        lost only once somebody has read from it.
+        """
         return self._metrics_channel
 
     def get_metrics_channel(self) -> EventChannel:
@@ -322,17 +324,14 @@ class MetricsCollector(Core):
 
         Args:
             capacity: Unread events that are kept; beyond, the oldest are lost.
-            types: Only these event types; `None` for all.
-            models: Only these models; `None` for all.
+            types: Only these event types; `None` for all, a lone string for one.
+            models: Only these models; `None` for all, a lone string for one.
 
         Raises:
-            ValueError: `capacity` is below 1 or a type is unknown.
+            TypeError: A model's name is not a `str`.
+            ValueError: `capacity` is below 1 or above 2^24, or a type is unknown.
         """
-        channel = EventChannel(self, capacity=capacity, types=types, models=models)
-        self._channels.add(channel)
-        if self._closed:
-            channel.close()
-        return channel
+        return EventChannel(self, capacity=capacity, types=types, models=models)
 
     def sample_resources(self, interval: float = 5.0) -> None:
         """
@@ -423,8 +422,7 @@ class MetricsCollector(Core):
         events.
         """
         self._closed = True
-        self.stop_events()
-        self._channels.close()
+        _channels.stop(self)
         self._windows.close()
         if self._sampler is not None:
             self._sampler.close()

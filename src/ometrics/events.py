@@ -10,54 +10,138 @@ recorder.
 from __future__ import annotations
 
 import time
-import weakref
-from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from queue import Empty
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from ometrics import _core
+from ometrics._channels import EVENT_TYPES, EventReader
 from ometrics.snapshot import ResourceMetrics, utc
 
-if TYPE_CHECKING:
-    from ometrics._core import Core
-
-EVENT_TYPES: Final = frozenset(_core.EVENT_TYPES)
+__all__ = [
+    "EVENT_TYPES",
+    "AlertEvent",
+    "ErrorEvent",
+    "EventChannel",
+    "LatencyEvent",
+    "MetricsEvent",
+    "ResourceEvent",
+    "TaskEvent",
+]
 
 # A recorder never signals a reader (it would pay for it), so a waiting reader looks
 # again after this many seconds: first soon, then at the longer interval.
 _FIRST_LOOK: Final = 0.001
 _LONGEST_WAIT: Final = 0.02
 
-# How far back a channel with a filter looks for events that match.
-_REACH: Final = 8192
 
-
-class MetricsEvent(msgspec.Struct, frozen=True, gc=False):
+class LatencyEvent(msgspec.Struct, frozen=True, gc=False):
     """
-    One thing that was recorded.
+    A request succeeded.
 
     Attributes:
-        type: `latency`, `error`, `task_complete` or `resource`.
-        model: Name of the model; empty for tasks and resources.
-        value: Seconds of a latency, the code of an error, milliseconds of a task, or
-            the `ResourceMetrics`; `None` where the value was not a number.
+        type: `latency`.
+        model: Name of the model.
+        value: Seconds that it took; `None` where that was not a number.
         timestamp: When it was recorded (UTC, a few ms coarse).
-        success: Whether the request or task succeeded; `None` for resources.
+        success: `True`.
     """
 
-    type: str
+    type: Literal["latency"]
     model: str
-    value: float | str | ResourceMetrics | None
+    value: float | None
     timestamp: datetime
-    success: bool | None
+    success: bool
 
 
-class EventChannel:
+class ErrorEvent(msgspec.Struct, frozen=True, gc=False):
+    """
+    A request failed.
+
+    Attributes:
+        type: `error`.
+        model: Name of the model.
+        value: Code of the error.
+        timestamp: When it was recorded (UTC, a few ms coarse).
+        success: `False`.
+    """
+
+    type: Literal["error"]
+    model: str
+    value: str
+    timestamp: datetime
+    success: bool
+
+
+class TaskEvent(msgspec.Struct, frozen=True, gc=False):
+    """
+    A task ended.
+
+    Attributes:
+        type: `task_complete`.
+        model: Empty.
+        value: Whether it succeeded; the same as `success`.
+        timestamp: When it was recorded (UTC, a few ms coarse).
+        success: Whether it succeeded.
+        duration_ms: Milliseconds that it took; `None` where that was not a number.
+    """
+
+    type: Literal["task_complete"]
+    model: str
+    value: bool
+    timestamp: datetime
+    success: bool
+    duration_ms: float | None
+
+
+class ResourceEvent(msgspec.Struct, frozen=True, gc=False):
+    """
+    What the process uses was updated.
+
+    Attributes:
+        type: `resource`.
+        model: Empty.
+        value: What it uses.
+        timestamp: When it was recorded (UTC, a few ms coarse).
+        success: `None`.
+    """
+
+    type: Literal["resource"]
+    model: str
+    value: ResourceMetrics
+    timestamp: datetime
+    success: None
+
+
+class AlertEvent(msgspec.Struct, frozen=True, gc=False):
+    """
+    A rule began or ceased to hold. Internal for now: nothing emits it yet.
+
+    Attributes:
+        type: `alert`.
+        model: The model that it is about; empty if none.
+        value: Name of the rule.
+        timestamp: When (UTC).
+        success: `None`.
+    """
+
+    type: Literal["alert"]
+    model: str
+    value: str
+    timestamp: datetime
+    success: None
+
+
+# One thing that was recorded. Its `type` tells which of these it is, so a type checker
+# knows what `value` is behind `if event.type == "latency"` or a `match`.
+MetricsEvent: TypeAlias = (
+    LatencyEvent | ErrorEvent | TaskEvent | ResourceEvent | AlertEvent
+)
+
+
+class EventChannel(EventReader):
     """
     A reader's place in the stream of events; made by `subscribe()`.
 
@@ -67,129 +151,27 @@ class EventChannel:
     Args:
         core: Whose events.
         capacity: How many unread events are kept; beyond, the oldest are lost.
-        types: Only these event types; `None` for all.
-        models: Only events of these models; `None` for all.
+        types: Only these event types; `None` for all, a lone string for one.
+        models: Only events of these models; `None` for all, a lone string for one.
+
+    Attributes:
+        dropped: Events lost because this reader was too slow. Exact without a filter;
+            with one, events that were overwritten before the filter saw them (more than
+            8,192 and more than `capacity` behind) all count.
+        closed: Whether no further events will come; unread ones can still be read.
 
     Raises:
-        ValueError: `capacity` is below 1, or a type is not an event type.
+        TypeError: A model's name is not a `str`.
+        ValueError: `capacity` is below 1 or too high, or a type is not an event type.
 
     Thread-safety:
-        Several threads may read one channel: each event goes to one of them.
+        Several threads may read one channel: each event goes to one of them. It may be
+        dropped unread anywhere; what it lost stays counted.
     """
 
-    def __init__(
-        self,
-        core: Core,
-        *,
-        capacity: int = 100,
-        types: Iterable[str] | None = None,
-        models: Iterable[str] | None = None,
-    ) -> None:
-        if capacity < 1:
-            raise ValueError(f"capacity {capacity} must be at least 1")
-        self.capacity = capacity
-        self.types = None if types is None else frozenset(types)
-        self.models = None if models is None else frozenset(models)
-        if self.types is not None and not self.types <= EVENT_TYPES:
-            raise ValueError(
-                f"event types {sorted(self.types - EVENT_TYPES)} are unknown;"
-                f" there are {sorted(EVENT_TYPES)}"
-            )
-        # A filter must not make rare events drown in frequent ones: such a channel
-        # looks back further than it keeps.
-        filtered = self.types is not None or self.models is not None
-        self._reach = max(capacity, _REACH) if filtered else capacity
-        self._core = core
-        core.widen_ring(self._reach)
-        self._end: int | None = None
-        self._begin(core.head)
-
-    def _begin(self, cursor: int) -> None:
-        self._forks = self._core.forks
-        self._cursor = cursor
-        self._dropped = 0
-        self._ready: deque[MetricsEvent] = deque()
-        # Whoever pops this token may move the cursor. Not a lock: who finds it gone
-        # goes on without, so a signal handler cannot wait for the thread it stopped.
-        self._turn = deque([None])
-
-    def _begin_in_child(self) -> None:
-        """What was read but not taken, or lost, before the fork is the parent's."""
-        _, head, since_fork = self._core.read_events(0, 0)
-        self._begin(head - since_fork)
-
-    @property
-    def dropped(self) -> int:
-        """
-        Events lost because this reader was too slow.
-
-        Exact without a filter; with one, events that it might have left out count too.
-        """
-        if self._forks != self._core.forks:
-            self._begin_in_child()
-        return self._dropped + self._behind()
-
-    @property
-    def closed(self) -> bool:
-        """Whether no further events will come; unread ones can still be read."""
-        return self._end is not None
-
-    def close(self) -> None:
-        """Take no further events. Idempotent."""
-        if self._end is None:
-            self._end = self._core.head
-
-    def _behind(self) -> int:
-        """Events lost since the last look; none that came after the close."""
-        oldest = self._core.head - self._reach
-        if self._end is not None:
-            oldest = min(oldest, self._end)
-        return max(oldest - self._cursor, 0)
-
-    def _fill(self) -> bool:
-        """Move events from the ring; whether there may be more to read."""
-        turn = self._turn
-        try:
-            turn.pop()
-        except IndexError:
-            return False  # another thread does it at this moment, and reads on
-        try:
-            more = self._move()
-            while more and self._reach > self.capacity and self._move():
-                pass  # behind a filter only the newest of all that match are kept
-        finally:
-            turn.append(None)
-        return more
-
-    def _move(self) -> bool:
-        cursor = self._cursor
-        if cursor >= (self._core.head if self._end is None else self._end):
-            return False
-        rows, self._cursor, lost = self._core.read_events(cursor, self._reach)
-        self._dropped += lost if self._end is None else min(lost, self._end - cursor)
-        surplus = 0 if self._end is None else max(self._cursor - self._end, 0)
-        for row in rows[: max(len(rows) - surplus, 0)]:
-            event = _event(row)
-            if self.types is not None and event.type not in self.types:
-                continue
-            if self.models is not None and event.model not in self.models:
-                continue
-            self._ready.append(event)
-        with suppress(IndexError):  # readers take from the same end
-            while len(self._ready) > self.capacity:
-                self._ready.popleft()
-                self._dropped += 1
-        return True
-
     def _next(self) -> MetricsEvent | None:
-        if self._forks != self._core.forks:
-            self._begin_in_child()
-        while True:
-            try:
-                return self._ready.popleft()
-            except IndexError:
-                if not self._fill():
-                    return None
+        events = self._take(_event, 1)
+        return events[0] if events else None
 
     def get_nowait(self) -> MetricsEvent:
         """
@@ -230,11 +212,8 @@ class EventChannel:
         raise AssertionError  # pragma: no cover - _waits() never ends
 
     def drain(self) -> list[MetricsEvent]:
-        """All events that are there now."""
-        events = []
-        while (event := self._next()) is not None:
-            events.append(event)
-        return events
+        """All events that are there now: at most `capacity`, none that come later."""
+        return self._take(_event, self.capacity)
 
     def __iter__(self) -> Iterator[MetricsEvent]:
         while True:
@@ -263,67 +242,6 @@ class EventChannel:
         return f"<EventChannel {state}, capacity {self.capacity}>"
 
 
-class Channels:
-    """
-    The channels of one collector, and how many events they ever lost.
-
-    Held weakly: a channel that nobody reads any more goes away, what it lost stays
-    counted. In a forked child counting starts again.
-    """
-
-    def __init__(self, core: Core) -> None:
-        self._core = weakref.ref(core)
-        self._begin(core.forks)
-        self._entries: list[_Entry] = []
-
-    def _begin(self, forks: int) -> None:
-        self._forks = forks
-        self._gone = 0
-        self._before = 0
-
-    def add(self, channel: EventChannel) -> None:
-        """Keep an eye on one more."""
-        self._entries.append(_Entry(channel))
-
-    def close(self) -> None:
-        """Close all."""
-        for entry in list(self._entries):
-            channel = entry.channel()
-            if channel is not None:
-                channel.close()
-
-    def dropped(self, *, reset: bool = False) -> int:
-        """Events lost since the start or the last `reset`; never goes back between."""
-        core = self._core()
-        if core is not None and core.forks != self._forks:
-            self._begin(core.forks)
-            for entry in self._entries:
-                entry.lost = 0
-        total = self._gone
-        for entry in list(self._entries):
-            channel = entry.channel()
-            if channel is not None:
-                entry.lost = max(entry.lost, channel.dropped)
-            elif entry in self._entries:
-                self._entries.remove(entry)
-                self._gone += entry.lost
-            total += entry.lost
-        before = self._before
-        if reset:
-            self._before = total
-        return total - before
-
-
-class _Entry:
-    """A channel, while there is one, and how much it had lost when last looked at."""
-
-    __slots__ = ("channel", "lost")
-
-    def __init__(self, channel: EventChannel) -> None:
-        self.channel = weakref.ref(channel)
-        self.lost = 0
-
-
 def _waits() -> Iterator[float]:
     wait = _FIRST_LOOK
     while True:
@@ -331,17 +249,31 @@ def _waits() -> Iterator[float]:
         wait = min(2 * wait, _LONGEST_WAIT)
 
 
-def _event(
-    row: tuple[str, str, float | str | None, bool, int, float, int],
+def _event(  # noqa: PLR0917 - a row of the ring
+    type_: str,
+    model: str,
+    value: Any,
+    success: bool,
+    wall_ns: int,
+    cpu_percent: float,
+    count: int,
+    /,
 ) -> MetricsEvent:
-    kind, model, value, success, wall_ns, cpu_percent, count = row
+    """One event of the ring; of an alert, `value` is the event that was published."""
     timestamp = utc(wall_ns)
-    if kind == "resource":
+    if type_ == "latency":
+        return LatencyEvent("latency", model, value, timestamp, success)
+    if type_ == "error":
+        return ErrorEvent("error", model, value, timestamp, success)
+    if type_ == "task_complete":
+        return TaskEvent("task_complete", model, success, timestamp, success, value)
+    if type_ == "resource":
         resources = ResourceMetrics(
-            memory_usage_mb=float(value or 0.0),
+            memory_usage_mb=value,
             cpu_usage_percent=cpu_percent,
             goroutine_count=count,
             timestamp=timestamp,
         )
-        return MetricsEvent(kind, model, resources, timestamp, None)
-    return MetricsEvent(kind, model, value, timestamp, success)
+        return ResourceEvent("resource", model, resources, timestamp, None)
+    alert: AlertEvent = value
+    return alert

@@ -131,7 +131,6 @@ def snapshot_of(
     models: Mapping[str, PerformanceMetrics],
     totals: dict[str, Any],
     instance_id: str,
-    events_dropped: int,
 ) -> Snapshot:
     """The snapshot of what `Core.take` gave."""
     resources = None
@@ -162,6 +161,6 @@ def snapshot_of(
         truncated_names=totals["truncated_names"],
         saturated=totals["saturated"],
         events_emitted=totals["events_emitted"],
-        events_dropped=events_dropped,
+        events_dropped=totals["events_dropped"],
         internal_errors=totals["internal_errors"],
     )

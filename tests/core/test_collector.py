@@ -456,7 +456,8 @@ class TestReset:
 
     def test_losses_start_again(self) -> None:
         """What was dropped before a reset is in the snapshot that it returned only."""
-        mc = MetricsCollector(channel_capacity=1)
+        mc = MetricsCollector()
+        channel = mc.subscribe(capacity=1)
         mc.record_latencies("m", [1.0] * 11)
         cleared = mc.reset_metrics()
 
@@ -470,6 +471,7 @@ class TestReset:
             mc.snapshot().events_emitted,
             mc.reset_metrics().events_dropped,
         )
+        assert 15 == channel.dropped
 
     def test_drops_never_go_back(self, mc: MetricsCollector) -> None:
         """A channel that is gone takes nothing back."""
