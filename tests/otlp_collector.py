@@ -20,6 +20,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
+from ometrics import MetricsCollector
+from ometrics.export.otlp import PeriodicExporter
+
 PROTOBUF = "application/x-protobuf"
 # Metric name -> attributes -> data point
 Points = dict[str, dict[frozenset[tuple[str, str]], Any]]
@@ -239,3 +242,27 @@ def metrics_of(request: ExportMetricsServiceRequest) -> Iterator[Any]:
 def key(*pairs: tuple[str, str]) -> frozenset[tuple[str, str]]:
     """Attributes to look a point up by."""
     return frozenset(pairs)
+
+
+SUCCESS = key(("gen_ai.request.model", "m"), ("outcome", "success"))
+NEVER = 3_600.0  # an interval that no test waits for
+
+
+def exporter_to(
+    server: ScriptedCollector, mc: MetricsCollector, **options: Any
+) -> PeriodicExporter:
+    """One that exports when told to, not by itself."""
+    return PeriodicExporter(mc, endpoint=server.url, **{"interval": NEVER, **options})
+
+
+def successes(server: ScriptedCollector) -> int:
+    """What the collector knows of model `m`; 0 if it heard of it never."""
+    points = server.points().get("ometrics.requests", {})
+    point = points.get(SUCCESS)
+    return 0 if point is None else point.as_int
+
+
+def record(mc: MetricsCollector, times: int) -> None:
+    """So many successes of model `m`."""
+    for _ in range(times):
+        mc.record_latency("m", 0.25)
