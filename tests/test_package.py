@@ -15,7 +15,7 @@ import pytest
 
 import ometrics
 
-ROOMS = {"export", "ollama", "openai", "serve", "testing"}
+ROOMS = {"export", "ollama", "openai", "rules", "serve", "testing"}
 
 
 def fresh(code: str) -> Any:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ometrics import export as export
     from ometrics import ollama as ollama
     from ometrics import openai as openai
+    from ometrics import rules as rules
     from ometrics import serve as serve
     from ometrics import testing as testing
     from ometrics._core import ModelRecorder, Timer
@@ -101,5 +102,5 @@ if not TYPE_CHECKING:
                 "TaskStatistics",
             ),
         },
-        modules=("export", "ollama", "openai", "serve", "testing"),
+        modules=("export", "ollama", "openai", "rules", "serve", "testing"),
     )

@@ -9,8 +9,10 @@ from typing import NoReturn
 import click
 
 import ometrics
+from ometrics.cli.check import check_command
 from ometrics.cli.demo import demo
 from ometrics.cli.diff import diff
+from ometrics.cli.rules import rules
 from ometrics.cli.run import Program, run
 from ometrics.cli.show import show
 
@@ -30,10 +32,11 @@ def ometrics_command() -> None:
       ometrics run --json new.json agent.py  keep what it measured
       ometrics show new.json                 look at it again
       ometrics diff old.json new.json        compare two runs
+      ometrics check new.json -e 'error_rate < 1%'
     """
 
 
-for command in (demo, run, show, diff):
+for command in (demo, run, show, diff, check_command, rules):
     ometrics_command.add_command(command)
 
 

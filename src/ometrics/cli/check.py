@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: MIT
+"""`ometrics check`: an exported file against rules, for benchmark suites and CI."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from ometrics.cli.files import JSON_FILE, UnreadableFileError, load
+from ometrics.rules import expect
+from ometrics.rules.check import Result, Verdict, check
+from ometrics.rules.words import amount
+from ometrics.view.escape import harmless
+from ometrics.view.fitted import Column, FittedTable
+from ometrics.view.terminal import console_for
+
+if TYPE_CHECKING:
+    from ometrics.rules.load import RuleSet
+
+EXAMPLES = """
+\b
+Examples:
+  ometrics check run.json --rules rules.toml
+  ometrics check run.json -e 'latency.p95 < 2s' -e 'errors == 0'
+  ometrics run --json run.json bench.py && ometrics check run.json -e 'error_rate < 1%'
+
+Exit codes: 0 all hold; 1 one failed, or nothing is known of its number; 2 wrong usage
+or files. All of FILE is one window, whatever 'over' says. 'ometrics rules metrics'
+lists what can be checked.
+"""
+# Verdict -> its word and style; the worst first.
+_VERDICTS: Final[dict[Verdict, tuple[str, str]]] = {
+    "failed": ("FAILED", "bold red"),
+    "missing": ("no data", "yellow"),
+    "ok": ("ok", "green"),
+}
+
+
+@click.command("check", epilog=EXAMPLES)
+@click.argument("file", type=JSON_FILE)
+@click.option(
+    "--rules",
+    "rules_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="TOML",
+    help="A file of rules and objectives.",
+)
+@click.option(
+    "-e",
+    "--expect",
+    "expectations",
+    multiple=True,
+    metavar="TEXT",
+    help="What must hold, such as 'latency.p95 < 2s'; may be given several times.",
+)
+def check_command(
+    file: IO[bytes], rules_file: Path | None, expectations: tuple[str, ...]
+) -> int:
+    """Check FILE, an exported JSON, against rules; exit with 1 if one does not hold."""
+    if rules_file is None and not expectations:
+        raise click.UsageError("say what must hold: --rules TOML or --expect TEXT")
+    rules = [] if rules_file is None else [*load_rules(rules_file).rules]
+    try:
+        wanted = [expect(text) for text in expectations]
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--expect") from None
+    results = check([*rules, *wanted], load(file))
+    report(results, console_for(sys.stdout))
+    return int(any(result.verdict != "ok" for result in results))
+
+
+def load_rules(path: Path) -> RuleSet:
+    """
+    Read a file of rules.
+
+    Raises:
+        UnreadableFileError: It cannot be read, or says what cannot be meant.
+    """
+    from ometrics.rules.load import load as read
+
+    try:
+        return read(path)
+    except OSError as error:
+        raise UnreadableFileError(f"{path}: {error.strerror}") from None
+    except (ValueError, ImportError) as error:
+        raise UnreadableFileError(harmless(str(error))) from None
+
+
+def report(results: Sequence[Result], console: Console) -> None:
+    """A table of all results, worst first, and a sentence."""
+    order = list(_VERDICTS)
+    worst = sorted(results, key=lambda result: order.index(result.verdict))
+    rows: list[list[Text | str]] = [
+        [
+            Text(harmless(result.name), style="bold"),
+            harmless(result.model, 40) or "all",
+            amount(result.value, result.unit),
+            f"{result.symbol} {amount(result.bound, result.unit)}",
+            Text(_off(result), "red"),
+            Text(*_VERDICTS[result.verdict]),
+        ]
+        for result in worst
+    ]
+    columns = (
+        Column("rule", left=True),
+        Column("model", rank=2, left=True),
+        Column("value"),
+        Column("must be"),
+        Column("off by", rank=1),
+        Column("verdict", left=True),
+    )
+    console.print(FittedTable(columns, rows))
+    verdicts = [result.verdict for result in results]
+    parts = [
+        Text(f"{verdicts.count(verdict)} {word.lower()}", style)
+        for verdict, (word, style) in _VERDICTS.items()
+        if verdict in verdicts
+    ]
+    console.print(Text(", ").join(parts))
+
+
+def _off(result: Result) -> str:
+    return "" if result.excess is None else f"{result.excess:+.0f}%"

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""`ometrics rules`: look at a file of rules before it has to wake anybody."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+import click
+from rich.text import Text
+
+from ometrics.cli.check import load_rules
+from ometrics.cli.files import JSON_FILE, UnreadableFileError, load
+from ometrics.rules import Engine, Objective, quantities
+from ometrics.rules.replay import ReplayError, replay
+from ometrics.rules.words import describe, sentence
+from ometrics.view.escape import harmless
+from ometrics.view.fitted import Column, FittedTable
+from ometrics.view.terminal import console_for
+
+EXAMPLES = """
+\b
+Examples:
+  ometrics rules check rules.toml
+  ometrics rules show rules.toml
+  ometrics rules test rules.toml 09:00.json 09:01.json 09:02.json
+  ometrics rules metrics | grep chunk
+"""
+
+RULES_FILE: Any = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group(epilog=EXAMPLES)
+def rules() -> None:
+    """Check, show and try out a file of rules."""
+
+
+@rules.command()
+@click.argument("files", type=RULES_FILE, nargs=-1, required=True)
+def check(files: tuple[Path, ...]) -> None:
+    """Check FILES of rules; exit with 2 and the line of what is wrong."""
+    for file in files:
+        found = load_rules(file).rules
+        objectives = sum(isinstance(rule, Objective) for rule in found)
+        rules = _counted(len(found) - objectives, "rule")
+        click.echo(f"{file}: {rules}, {_counted(objectives, 'objective')}, ok")
+
+
+@rules.command()
+@click.argument("file", type=RULES_FILE)
+def show(file: Path) -> None:
+    """Show what FILE says, a sentence a rule."""
+    console = console_for(sys.stdout)
+    for rule in load_rules(file).rules:
+        severity = "objective" if isinstance(rule, Objective) else rule.severity
+        console.print(
+            Text.assemble(
+                (harmless(rule.name), "bold"), (f"  {severity}", "dim"), "\n  ",
+                describe(rule),
+            )
+        )  # fmt: skip
+
+
+@rules.command()
+@click.argument("file", type=RULES_FILE)
+@click.argument("exports", type=JSON_FILE, nargs=-1, required=True)
+def test(file: Path, exports: tuple[IO[bytes], ...]) -> int:
+    """
+    Run the rules of FILE over EXPORTS, and say what would have been alerted when.
+
+    EXPORTS are JSON files that one collector wrote, in the order of time. Exit with 1
+    if an incident is still on at the end.
+    """
+    engine = Engine(load_rules(file).rules)
+    snapshots = [load(export) for export in exports]
+    console = console_for(sys.stdout)
+    try:
+        for alert in replay(engine, snapshots):
+            style = "bold red" if alert.state == "firing" else "green"
+            console.print(
+                Text.assemble(
+                    f"{alert.at:%Y-%m-%d %H:%M:%S}Z  ",
+                    (f"{alert.state:<9}", style),
+                    sentence(alert),
+                )
+            )
+    except ReplayError as error:
+        raise UnreadableFileError(harmless(str(error))) from None
+    on = sum(status.phase == "firing" for status in engine.statuses())
+    words = f"{_counted(on, 'incident')} at the end"
+    console.print(Text(words, "bold red" if on else "green"))
+    return int(bool(on))
+
+
+@rules.command()
+def metrics() -> None:
+    """List every number that a rule can watch, with its unit."""
+    rows = [
+        [quantity.name, quantity.unit or "count", quantity.scope]
+        for quantity in quantities().values()
+    ]
+    columns = (Column("metric", left=True), Column("unit"), Column("of", left=True))
+    console_for(sys.stdout).print(FittedTable(columns, rows))
+
+
+def _counted(amount: int, noun: str) -> str:
+    return f"{amount} {noun}" if amount == 1 else f"{amount} {noun}s"

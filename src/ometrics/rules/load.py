@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: MIT
+"""Rules from a TOML file: what is wrong is refused with file, line and nearest name.
+
+    [[rule]]
+    name = "slow answers"
+    metric = "latency.p95"
+    above = "2s"
+    over = "5m"
+    for = "1m"
+
+    [[objective]]
+    name = "first chunk"
+    metric = "time_to_first_chunk"
+    within = "500ms"
+    target = 0.99
+
+    [[notify]]
+    webhook = "https://alerts.example/ometrics"
+
+The keys of a table are the fields of `Rule`, `Objective`, and what
+`ometrics.rules.receivers` takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from ometrics.rules.engine import Engine
+from ometrics.rules.quantities import nearest
+from ometrics.rules.rule import Objective, Rule, RuleError
+
+_MAX_BYTES: Final = 1 << 20
+_AT_LINE: Final = re.compile(r"at line (\d+)")
+_HEADER: Final = re.compile(r"\s*\[\[\s*([\w-]+)\s*\]\]")
+
+Table: TypeAlias = Mapping[str, Any]
+
+
+class RulesFileError(ValueError):
+    """A file of rules that cannot be used; the message begins with `file:line: `."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RuleSet:
+    """
+    What a file of rules says.
+
+    Attributes:
+        rules: Its rules and objectives, in the order of the file's sections.
+        notify: Its `[[notify]]` tables: who is told; see `ometrics.rules.receivers`.
+    """
+
+    rules: tuple[Rule | Objective, ...]
+    notify: tuple[Table, ...] = ()
+
+
+def load(path: str | os.PathLike[str]) -> RuleSet:
+    """
+    Read a file of rules.
+
+    Raises:
+        OSError: It cannot be read.
+        RulesFileError: It says something that cannot be meant.
+        ImportError: Python 3.10 without `tomli`; the message names the extra.
+    """
+    with Path(path).open("rb") as file:
+        data = file.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise RulesFileError(f"{os.fspath(path)}: larger than {_MAX_BYTES:,} bytes")
+    return loads(data.decode("utf-8", "replace"), name=os.fspath(path))
+
+
+def loads(text: str, *, name: str = "<rules>") -> RuleSet:
+    """
+    Read rules from text.
+
+    Args:
+        text: TOML.
+        name: What messages call it.
+
+    Raises:
+        RulesFileError: It says something that cannot be meant.
+        ImportError: Python 3.10 without `tomli`; the message names the extra.
+    """
+    document = _Document(text, name)
+    rules: list[Rule | Objective] = []
+    seen: dict[str, int | None] = {}
+    for section, kind in (("rule", Rule), ("objective", Objective)):
+        for index, table in enumerate(document.tables(section)):
+            rule = _made(kind, table, document, section, index)
+            line = document.line(section, index, "name")
+            if rule.name in seen:
+                first = seen[rule.name]
+                where = f" on line {first}" if first else ""
+                raise document.error(
+                    f"the name {rule.name!r} is taken{where}; names must be unique",
+                    line,
+                )
+            seen[rule.name] = line
+            rules.append(rule)
+    notify = tuple(document.tables("notify"))
+    if not rules:
+        raise document.error("no [[rule]] and no [[objective]] in it", None)
+    Engine(rules)  # the names of what objectives become are unique as well
+    return RuleSet(tuple(rules), notify)
+
+
+def _made(
+    kind: type[Rule | Objective],
+    table: Table,
+    document: _Document,
+    section: str,
+    index: int,
+) -> Rule | Objective:
+    fields = {field.name.rstrip("_"): field.name for field in dataclasses.fields(kind)}
+    for key in table:
+        if key not in fields:
+            near = nearest(key, fields)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {list(fields)}"
+            raise document.error(
+                f"a {section} has no {key!r}; {hint}",
+                document.line(section, index, key),
+            )
+    if "name" not in table or (kind is Rule and "metric" not in table):
+        lacks = "name" if "name" not in table else "metric"
+        raise document.error(
+            f"this {section} has no {lacks!r}", document.line(section, index, "")
+        )
+    try:
+        return kind(**{fields[key]: value for key, value in table.items()})
+    except RuleError as error:
+        line = document.line(section, index, error.field)
+        raise document.error(str(error), line) from None
+
+
+class _Document:
+    """
+    A parsed file that still knows its lines.
+
+    The parser of the standard library keeps no positions, so headers are counted in the
+    text. Should the count not be the parser's, as in a file that has a header inside a
+    string, messages go without a line rather than with a wrong one.
+    """
+
+    def __init__(self, text: str, name: str) -> None:
+        self._name = name
+        toml = _parser()
+        try:
+            self._parsed: dict[str, Any] = toml.loads(text)
+        except toml.TOMLDecodeError as error:
+            at = _AT_LINE.search(str(error))
+            where = f"{name}:{at[1]}" if at else name
+            raise RulesFileError(f"{where}: not TOML: {error}") from None
+        self._lines = text.splitlines()
+        self._headers: dict[str, list[int]] = {}
+        for number, line in enumerate(self._lines):
+            if match := _HEADER.match(line):
+                self._headers.setdefault(match[1], []).append(number)
+        for section in self._parsed:
+            if section not in {"rule", "objective", "notify"}:
+                near = nearest(section, ["rule", "objective", "notify"])
+                hint = f"did you mean [[{near[0]}]]?" if near else "see the docs"
+                headers = self._headers.get(section)
+                raise self.error(
+                    f"there is no section {section!r}; {hint}",
+                    headers[0] + 1 if headers else None,
+                )
+
+    def tables(self, section: str) -> Sequence[Table]:
+        """All tables of one kind."""
+        tables = self._parsed.get(section, [])
+        if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
+            raise self.error(f"write [[{section}]] with two brackets", None)
+        return tables
+
+    def line(self, section: str, index: int, key: str) -> int | None:
+        """Number of the line of a key, or of its table; `None` if that is not sure."""
+        headers = self._headers.get(section, [])
+        if len(headers) != len(self.tables(section)):
+            return None
+        begin = headers[index]
+        if not key:
+            return begin + 1
+        assignment = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=")
+        for number in range(begin + 1, len(self._lines)):
+            if _HEADER.match(self._lines[number]):
+                break
+            if assignment.match(self._lines[number]):
+                return number + 1
+        return begin + 1
+
+    def error(self, message: str, line: int | None) -> RulesFileError:
+        """An error that says where."""
+        where = f"{self._name}:{line}" if line else self._name
+        return RulesFileError(f"{where}: {message}")
+
+
+def _parser() -> Any:
+    """The standard library's parser, or the package it came from for Python 3.10."""
+    for module in ("tomllib", "tomli"):
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(module)
+    raise ImportError(
+        "files of rules need a package: pip install 'ollama-metrics[rules]'"
+    )

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""Values, limits and alerts as people read them."""
+
+from __future__ import annotations
+
+from ometrics.rules.engine import Alert
+from ometrics.rules.rule import Objective, Rule
+from ometrics.view.escape import harmless
+from ometrics.view.units import UNKNOWN, duration, number, percent
+
+
+def amount(value: float | None, unit: str) -> str:
+    """A value with its unit: `2.31s`, `5.2%`, `34 tokens/s`, `12`."""
+    if value is None:
+        return UNKNOWN
+    if unit == "s":
+        return duration(value)
+    if unit == "ms":
+        return duration(value / 1e3)
+    if unit == "%":
+        return percent(value)
+    if unit == "1/s":
+        return f"{number(value)}/s"
+    return f"{number(value)} {unit}".rstrip()
+
+
+def sentence(alert: Alert) -> str:
+    """One line that says it all; safe to print."""
+    model = f" of {harmless(alert.model)}" if alert.model else ""
+    what = f"{harmless(alert.rule)}: {alert.metric}{model}"
+    if alert.state == "firing":
+        side = "above" if alert.rises else "below"
+        return (
+            f"{what} is {amount(alert.value, alert.unit)},"
+            f" {side} {amount(alert.limit, alert.unit)}"
+        )
+    lasted = duration((alert.at - alert.began).total_seconds())
+    if alert.value is None:
+        return f"{what} is over after {lasted}: the rule is gone"
+    return f"{what} is back at {amount(alert.value, alert.unit)} after {lasted}"
+
+
+def describe(rule: Rule | Objective) -> str:
+    """What a rule says, in a sentence."""
+    of = f" of {harmless(rule.model)}" if rule.model else " of each model"
+    if isinstance(rule, Objective):
+        good = f"within {duration(float(rule.within))}" if rule.within else "successful"
+        return (
+            f"{percent(100 * rule.target)} of {rule.metric}{of} {good},"
+            f" over {span(rule.window)}"
+        )
+    if rule.quantity.scope == "snapshot":
+        of = ""
+    side = "above" if rule.rises else "below"
+    text = f"{rule.metric}{of} {side} {amount(rule.limit, rule.quantity.unit)}"
+    text += f" over {span(rule.window)}"
+    return text + (f" for {span(rule.hold)}" if rule.hold else "")
+
+
+def span(seconds: float) -> str:
+    """A round time as people set it: `30s`, `5m`, `30d`."""
+    for name, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= length and not seconds % length:
+            return f"{seconds / length:g}{name}"
+    return f"{seconds:g}s"

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""Rules over one file, from the library and from the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cli_runs import call, export, snapshot
+
+from ometrics import Snapshot
+from ometrics.rules import Objective, Rule, expect
+from ometrics.rules.check import check
+
+RULES = """\
+[[rule]]
+name = "slow answers"
+metric = "latency.p95"
+above = "250ms"
+
+[[rule]]
+name = "late chunks"
+metric = "time_to_first_chunk.p95"
+above = "1s"
+
+[[objective]]
+name = "quick"
+metric = "latency"
+within = "250ms"
+target = 0.5
+"""
+
+
+def verdicts(rules: list[Rule | Objective], over: Snapshot) -> list[tuple[str, str]]:
+    """What came of each rule."""
+    return [(result.name, result.verdict) for result in check(rules, over)]
+
+
+def test_each_verdict() -> None:
+    """A number is good, bad, or unknown; unknown is not good."""
+    rules = [
+        Rule("a", "latency.p95", above="250ms"),
+        Rule("b", "latency.p95", above="1s"),
+        Rule("c", "time_to_first_chunk.p95", above="1s"),
+        Rule("d", "latency.p95", above="1s", min_requests=4),
+        Rule("e", "latency.p95", above="1s", model="qwen*"),
+        Objective("f", "latency", within="250ms", target=0.5),
+        Objective("g", "latency", within="250ms", target=0.9),
+    ]
+
+    assert [
+        *(("a", "failed"), ("b", "ok"), ("c", "missing"), ("d", "missing")),
+        *(("e", "missing"), ("f", "ok"), ("g", "failed")),
+    ] == verdicts(rules, snapshot())
+
+
+def test_how_much() -> None:
+    """A failure says by how many percent of the bound."""
+    (result,) = check([expect("latency.max < 200ms")], snapshot())
+
+    assert pytest.approx(50.0, abs=1.2) == result.excess
+
+
+def test_the_command_says_what_failed(tmp_path: Path) -> None:
+    """The table has the worst first, and the exit code is 1."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text(RULES, encoding="utf-8")
+    result = call("check", export(tmp_path / "run.json"), "--rules", rules)
+
+    words = [line.split()[0] for line in result.stdout.splitlines()[2:5]]
+    assert (1, ["slow", "late", "quick"]) == (result.returncode, words)
+    assert result.stdout.endswith("1 failed, 1 no data, 1 ok\n")
+
+
+def test_the_command_succeeds(tmp_path: Path) -> None:
+    """What holds is exit code 0."""
+    result = call(
+        *("check", export(tmp_path / "run.json"), "-e", "latency.p95 < 1s"),
+        *("-e", "errors == 0"),
+    )
+
+    assert (0, "2 ok\n") == (result.returncode, result.stdout[-5:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "say what must hold"),
+        (["-e", "latencyy.p95 < 1s"], "did you mean 'latency.p95'"),
+        (["--rules", "none.toml"], "none.toml: No such file"),
+        (["--rules", "{file}"], "not TOML"),
+    ],
+)
+def test_wrong_use(tmp_path: Path, arguments: list[str], message: str) -> None:
+    """Wrong arguments and files are exit code 2 and say what to do."""
+    file = export(tmp_path / "run.json")
+    result = call(
+        "check", file, *(a.format(file=file) for a in arguments), cwd=tmp_path
+    )
+
+    assert 2 == result.returncode
+    assert message in result.stderr.replace("\n", " ")
+
+
+def test_the_rules_commands(tmp_path: Path) -> None:
+    """A file can be checked and shown, and its metrics are listed."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text(RULES, encoding="utf-8")
+    checked = call("rules", "check", rules)
+    shown = call("rules", "show", rules)
+    metrics = call("rules", "metrics")
+
+    assert f"{rules}: 2 rules, 1 objective, ok\n" == checked.stdout
+    assert "latency.p95 of each model above 250ms over 5m" in shown.stdout
+    assert "time_to_first_chunk.p95" in metrics.stdout
+
+
+def test_rules_test_replays_exports(tmp_path: Path) -> None:
+    """Successive exports say when an incident would have begun and ended."""
+    from ometrics import MetricsCollector
+    from ometrics.testing import FakeClock
+
+    clock = FakeClock()
+    collector = MetricsCollector(clock=clock)
+    files = []
+    for minute, latency in enumerate([0.1, 3.0, 3.0, 0.1, 0.1]):
+        clock.advance(60)
+        collector.record_latency("m", latency)
+        files.append(tmp_path / f"{minute}.json")
+        collector.export_json_to_file(files[-1])
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        "[[rule]]\nname = 'slow'\nmetric = 'latency.max'\nabove = '1s'\n"
+        "over = '1m'\nfor = '1m'\n",
+        encoding="utf-8",
+    )
+    result = call("rules", "test", rules, *files)
+    half = call("rules", "test", rules, *files[:3])
+    backwards = call("rules", "test", rules, *reversed(files))
+
+    assert [["firing", "slow:"], ["resolved", "slow:"]] == [
+        line.split()[2:4] for line in result.stdout.splitlines()[:2]
+    ]
+    assert (0, 1, 2) == (result.returncode, half.returncode, backwards.returncode)
+    assert "give files in the order" in backwards.stderr
