@@ -402,6 +402,28 @@ class TestBounds:
         with pytest.raises(Empty):
             channel.get(timeout=0.0)
 
+    @pytest.mark.parametrize("types", [None, "latency"])
+    def test_interrupted(
+        self, types: str | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What an interrupted drain had read is lost, and counted."""
+        mc = MetricsCollector()
+        channel = mc.subscribe(capacity=1000, types=types)
+        mc.record_latencies("m", range(600))
+        make: Callable[..., MetricsEvent] = events._event
+
+        def interrupted(*row: Any) -> MetricsEvent:
+            if row[2] == 300.0:
+                raise KeyboardInterrupt
+            return make(*row)
+
+        monkeypatch.setattr(events, "_event", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            channel.drain()
+
+        assert 512 == channel.dropped == mc.snapshot().events_dropped
+        assert 88 == len(channel.drain())
+
     def test_overrun_behind_a_filter(self) -> None:
         """What was overwritten before the filter saw it counts, whatever it was."""
         mc = MetricsCollector()

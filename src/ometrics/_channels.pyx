@@ -205,22 +205,29 @@ cdef class EventReader:
             om_mutex_release(&c.lock)
             if found == 0:
                 break
-            for i in range(found):
-                event = self.event_of(&rows[i], make)
-                if event is not None:
-                    events.append(event)
-                    left -= 1
+            try:
+                for i in range(found):
+                    event = self.event_of(&rows[i], make)
+                    if event is not None:
+                        events.append(event)
+                        left -= 1
+            except BaseException:   # an interrupt: these reach nobody
+                self.lose(len(events) + found - i)
+                raise
         return events
+
+    cdef int lose(self, uint64_t n) noexcept:
+        om_mutex_acquire(&self.core.c.lock)
+        locked_lose(&self.core.c.ring, self.reader, n)
+        om_mutex_release(&self.core.c.lock)
+        return 0
 
     cdef object event_of(self, om_event *event, make):
         """The Python object; `None` for an alert that is kept no longer."""
-        cdef om_core *c = self.core.c
         if event.type == EVENT_ALERT:
             value = self.core.alerts.get(event.count)
             if value is None:
-                om_mutex_acquire(&c.lock)
-                locked_lose(&c.ring, self.reader, 1)
-                om_mutex_release(&c.lock)
+                self.lose(1)
                 return None
         elif event.type == EVENT_ERROR:
             value = self.core.codes[<Py_ssize_t> event.value]
@@ -240,7 +247,7 @@ cdef class EventReader:
 cdef void sift(om_core *c, om_reader *reader) noexcept:
     """Apply a reader's filter to what is in the ring now."""
     cdef uint64_t until
-    cdef bint more = reader.filtered and not reader.idle
+    cdef bint more = reader.filtered
     if not more:
         return
     om_mutex_acquire(&c.lock)
