@@ -12,7 +12,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from strategies import BUCKETS, LATENCIES, histograms
 
@@ -106,10 +106,16 @@ def test_cells_have_ends() -> None:
         (2.0, 1.0),
         (1.0, math.nan),
         tuple(float(i) for i in range(1, 515)),
+        (1e-10, 2e-10),
+        (1.0, 1.0 + 4e-10),
     ],
 )
 def test_bad_bounds(bounds: tuple[float, ...]) -> None:
-    """Bounds must be positive, finite, ascending, and not too many."""
+    """
+    Bounds must be positive, finite, ascending, and not too many, and have each a label.
+
+    Seen to fail for two in one nanosecond: their counts had one key, so one was lost.
+    """
     with pytest.raises(ValueError, match="bucket"):
         layout_of(bounds)
 
@@ -222,19 +228,6 @@ def test_packed_views_are_the_same_counts(hist: LatencyHistogram) -> None:
     assert hist.exponential() == (offset, unpacked, *rest)
 
 
-def test_cumulative_counts_stop_at_the_limit() -> None:
-    """
-    Beyond 2^64 - 1 there is only 2^64 - 1, as of the count.
-
-    Seen to fail where the sum wraps: the bucket then is below the one before it.
-    """
-    cells = array("Q", [UINT64_MAX, 7]).tobytes()
-    first = layout_of(DEFAULT_BUCKETS).cell(0.2)
-    hist = LatencyHistogram(first_cell=first, cells=cells)
-
-    assert [0, UINT64_MAX] == hist.cumulative((0.1, 10.0))
-
-
 def test_no_estimates_at_other_bounds() -> None:
     """A bound that is not kept is refused, not guessed."""
     with pytest.raises(ValueError, match=r"0\.123 is not a bound"):
@@ -245,28 +238,32 @@ def test_no_estimates_at_other_bounds() -> None:
 def test_views_determine_the_cells(hist: LatencyHistogram) -> None:
     """The exponential and the explicit view together give every cell back."""
     layout = layout_of(hist.bucket_bounds)
-    cells = layout.assemble(*hist.exponential(), hist.cumulative(layout.bounds))
+    below = [0, *hist.cumulative(layout.bounds), hist.count]
+    explicit = [high - low for low, high in pairwise(below)]
 
-    assert (hist.first_cell, hist.cells) == cells
+    assert (hist.first_cell, hist.cells) == layout.assemble(
+        *hist.exponential(), explicit
+    )
 
 
 def test_views_that_contradict_each_other() -> None:
     """Assembling them is refused, wherever they differ."""
     layout = _histogram.Layout((0.5, 0.75))
-    offset, packed, underflow, overflow = layout.exponential(
+    offset, packed, *outer = layout.exponential(
         layout.cell(0.6), array("Q", [1]).tobytes()
     )
-    counts = [*memoryview(packed).cast("Q")]
+    counts = memoryview(packed).cast("Q").tolist()
 
-    assert layout.assemble(offset, counts, underflow, overflow, [0, 1])
-    for cumulative in ([1, 1], [0, 0], [0, 2], [1, 0]):
-        with pytest.raises(ValueError, match="explicit and exponential"):
-            layout.assemble(offset, counts, underflow, overflow, cumulative)
-    for outside in (-641, 384):
-        with pytest.raises(ValueError, match="leaves the range"):
-            layout.assemble(outside, counts, underflow, overflow, [0, 1])
-    with pytest.raises(ValueError, match="more than a histogram counts"):
-        layout.assemble(offset, [UINT64_MAX], 1, 0, [0, 1])
+    assert layout.assemble(offset, counts, *outer, [0, 1, 0])
+    for explicit in ([1, 0, 0], [0, 0, 1], [0, 2, 0], [1, 0, 1], [0, -1, 2], [0, 1]):
+        with pytest.raises(ValueError, match=r"counts|explicit"):
+            layout.assemble(offset, counts, *outer, explicit)
+    for outside in (-641, 384, -(2**31), 2**31 - 1):
+        with pytest.raises(ValueError, match=r"leaves the range"):
+            layout.assemble(outside, counts, 0, 0, [0, 1, 0])
+    for many in ([UINT64_MAX + 1], [UINT64_MAX, 1]):
+        with pytest.raises(ValueError, match="more than the 18446744073709551615"):
+            layout.assemble(offset, many, 0, 0, [0, 1, 0])
 
 
 # --- Quantiles
@@ -334,70 +331,6 @@ def test_outer_cells_give_their_bound() -> None:
     assert (LOWEST, HIGHEST) == (unknown.quantile(0.1), unknown.quantile(0.9))
 
 
-# --- Merge and difference
-
-
-@given(histograms(), histograms(), histograms())
-@settings(max_examples=50)
-def test_merge_laws(
-    a: LatencyHistogram, b: LatencyHistogram, c: LatencyHistogram
-) -> None:
-    """Associative, commutative, with the empty histogram as neutral element."""
-    assert a.merge(b) == b.merge(a)
-    assert a.merge(b).merge(c) == a.merge(b.merge(c))
-    assert a == a.merge(LatencyHistogram())
-
-
-@given(st.lists(LATENCIES, max_size=30), st.lists(LATENCIES, max_size=30))
-def test_merge_is_the_histogram_of_both(one: list[float], other: list[float]) -> None:
-    """Merging loses nothing, the sum included."""
-    assert LatencyHistogram.of(one + other) == LatencyHistogram.of(one).merge(
-        LatencyHistogram.of(other)
-    )
-
-
-@given(st.lists(LATENCIES, max_size=30), st.lists(LATENCIES, max_size=30))
-def test_difference_undoes_merge(one: list[float], other: list[float]) -> None:
-    """`(a + b) - a` has the counts and the sum of `b`; extremes where they are sure."""
-    a, b = LatencyHistogram.of(one), LatencyHistogram.of(other)
-    left = a.merge(b) - a
-
-    assert (b.first_cell, b.cells, b.sum_ns) == (
-        *(left.first_cell, left.cells, left.sum_ns),
-    )
-    assert left.min in (None, b.min)
-    assert left.max in (None, b.max)
-    assert LatencyHistogram() == a - a
-
-
-def test_difference_needs_an_earlier_part() -> None:
-    """A count that would be negative is refused."""
-    one, other = LatencyHistogram.of([0.1]), LatencyHistogram.of([5.0])
-    for a, b in ((one, other), (one, one.merge(one)), (LatencyHistogram(), one)):
-        with pytest.raises(ValueError, match="not an earlier part"):
-            a - b
-
-
-def test_counts_saturate() -> None:
-    """A cell stops at 2^64 - 1 instead of wrapping."""
-    full = array("Q", [UINT64_MAX]).tobytes()
-
-    assert (3, full) == _histogram.add(3, full, 3, full)
-
-
-def test_different_buckets_do_not_merge() -> None:
-    """Their labels have no common exact counts."""
-    with pytest.raises(ValueError, match="different buckets"):
-        LatencyHistogram.of([1.0]).merge(LatencyHistogram.of([1.0], (1.0,)))
-
-
-def test_sum_and_mean() -> None:
-    """Sums are integer nanoseconds, so 0.1 ten times is exactly one second."""
-    hist = LatencyHistogram.of([0.1] * 10)
-
-    assert (10**9, 1.0, 0.1) == (hist.sum_ns, hist.total, hist.mean)
-
-
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
 def test_of_refuses_bad_values(value: float) -> None:
     """It is for tests and for data from elsewhere: the data is at fault."""
@@ -418,7 +351,7 @@ def test_token_histogram_counts_every_number_in_every_view(numbers: list[int]) -
         sum(n <= bound for n in numbers) for bound in GENAI_TOKEN_BUCKETS
     ]
     exact = sorted(numbers)[(len(numbers) + 1) // 2 - 1]
-    assert hist.quantile(0.5) == pytest.approx(exact, rel=0.011, abs=0.51)
+    assert hist.quantile(0.5) == pytest.approx(exact, rel=0, abs=0.011 * exact + 0.5)
 
 
 @given(st.lists(st.integers(0, 2**30)), st.lists(st.integers(0, 2**30)))

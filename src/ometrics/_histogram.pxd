@@ -1,10 +1,41 @@
 # SPDX-License-Identifier: MIT
-from ometrics._buckets cimport om_layout
+from libc.stdint cimport uint64_t
+
+from ometrics._buckets cimport EXP_CELLS, om_layout
+
+cdef enum:
+    MAX_BOUNDS = 1024           # explicit ones of a layout
+
+# The cells of one histogram, borrowed from the bytes that hold them.
+cdef struct om_cells:
+    const uint64_t *counts
+    int first                   # index of the first of them in the layout
+    int n
+
+# The exponential view, trimmed; `first` is the bucket of the first count.
+cdef struct om_exponential:
+    int first
+    int n
+    uint64_t underflow
+    uint64_t overflow
+    uint64_t counts[EXP_CELLS]
 
 cdef class Layout:
     cdef om_layout c
     cdef readonly tuple bounds
+    cdef int n_bounds
     cdef int *exp_end           # last cell of each exponential bucket
+    cdef int *bound_end         # last cell at or below each explicit bound
     cdef dict _ends             # explicit bound -> last cell at or below it
 
-    cdef int fits(self, int first, int n) except -1
+    cdef om_cells cells_of(self, int first, bytes cells) except *
+    cdef uint64_t explicit_counts(
+        self, const om_cells *cells, uint64_t *counts
+    ) noexcept nogil
+    cdef void exponential_counts(
+        self, const om_cells *cells, om_exponential *view
+    ) noexcept nogil
+    cdef void quantiles_of(
+        self, const om_cells *cells, uint64_t count, double low, double high,
+        const double *q, int n, double *values,
+    ) noexcept nogil

@@ -1,6 +1,4 @@
-from typing import Final, final
-
-MAX_BOUNDS: Final[int]
+from typing import Any, final
 
 @final
 class Layout:
@@ -17,19 +15,32 @@ class Layout:
     def exponential(
         self, first: int, cells: bytes, /
     ) -> tuple[int, bytes, int, int]: ...
-    def quantile(self, first: int, cells: bytes, rank: int, /) -> float: ...
+    def quantile(
+        self,
+        first: int,
+        cells: bytes,
+        q: float,
+        low: float | None,
+        high: float | None,
+        /,
+    ) -> float | None: ...
+    def add(
+        self, first_a: int, a: bytes, first_b: int, b: bytes, /
+    ) -> tuple[int, bytes]: ...
+    def subtract(
+        self, first_a: int, a: bytes, first_b: int, b: bytes, /
+    ) -> tuple[int, bytes]: ...
     def assemble(
         self,
         offset: int,
         counts: list[int],
         underflow: int,
         overflow: int,
-        cumulative: list[int],
+        explicit: list[int],
         /,
     ) -> tuple[int, bytes]: ...
 
 def total(cells: bytes, /) -> int: ...
-def add(first_a: int, a: bytes, first_b: int, b: bytes, /) -> tuple[int, bytes]: ...
-def subtract(
-    first_a: int, a: bytes, first_b: int, b: bytes, /
-) -> tuple[int, bytes]: ...
+def layout_of(buckets: tuple[float, ...], /) -> Layout: ...
+def check_latencies(histogram: Any, /) -> None: ...
+def check_tokens(histogram: Any, /) -> None: ...

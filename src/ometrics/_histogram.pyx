@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Immutable layouts of cells, and arithmetic over cells.
+"""Immutable layouts of cells, and all arithmetic over cells.
 
 Compiled because a snapshot of a thousand models reads a million cells. Pure: no lock,
-no shared state; every function may be called from any thread. Cells travel as `bytes`
-of native unsigned 64-bit counts together with the index of the first one, trimmed so
-that neither end is zero: equal histograms are equal bytes.
+no shared state but a cache of layouts; every function may be called from any thread.
+Cells travel as `bytes` of native unsigned 64-bit counts together with the index of the
+first one, trimmed so that neither end is zero: equal histograms are equal bytes. All
+counts of a histogram add up to at most 2^64 - 1, so no sum of cells can wrap.
 """
+
+from ometrics import bounds as explicit_bounds
 
 from cpython.bytes cimport (
     PyBytes_AS_STRING,
     PyBytes_FromStringAndSize,
     PyBytes_GET_SIZE,
 )
-from libc.math cimport INFINITY, exp2, ldexp
+from cpython.object cimport PyObject
+from libc.math cimport INFINITY, NAN, ceil, exp2, isnan, ldexp
 from libc.stdint cimport UINT64_MAX, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
@@ -25,35 +29,79 @@ from ometrics._buckets cimport (
     SLICES,
     cell_of,
 )
+from ometrics._record cimport nanoseconds
 
 cimport cython
 
-MAX_BOUNDS = 1024
+cdef enum:
+    MAX_LAYOUTS = 64            # kept; a process has one or two
+    COUNT_SIZE = sizeof(uint64_t)
 
-cdef inline const uint64_t *cells_of(bytes cells) noexcept:
+cdef double TWO_TO_64 = ldexp(1.0, 64)
+cdef double TWO_TO_53 = ldexp(1.0, 53)          # whole numbers are exact up to here
+cdef double TOKEN_SECONDS = ldexp(1.0, -14)     # as `histogram.TOKEN_SECONDS`
+
+cdef inline const uint64_t *counts_of(bytes cells) noexcept:
     return <const uint64_t *> <void *> PyBytes_AS_STRING(cells)
 
-cdef inline int length(bytes cells) noexcept:
-    return <int> (PyBytes_GET_SIZE(cells) // sizeof(uint64_t))
+cdef inline Py_ssize_t length(bytes cells) noexcept:
+    return PyBytes_GET_SIZE(cells) // COUNT_SIZE
 
-cdef bytes new_cells(int n):
-    cdef bytes cells = PyBytes_FromStringAndSize(NULL, n * sizeof(uint64_t))
-    memset(PyBytes_AS_STRING(cells), 0, n * sizeof(uint64_t))
+cdef bytes new_cells(Py_ssize_t n):
+    cdef bytes cells = PyBytes_FromStringAndSize(NULL, n * COUNT_SIZE)
+    memset(PyBytes_AS_STRING(cells), 0, n * COUNT_SIZE)
     return cells
 
-cdef tuple trimmed(int first, bytes cells):
-    cdef const uint64_t *c = cells_of(cells)
-    cdef int low = 0
-    cdef int high = length(cells)
-    while high > low and c[high - 1] == 0:
-        high -= 1
-    while low < high and c[low] == 0:
-        low += 1
-    if low == high:
+cdef tuple trimmed(int first, const uint64_t *c, int n):
+    """`(first, cells)` without the zeros at either end."""
+    while n > 0 and c[n - 1] == 0:
+        n -= 1
+    while n > 0 and c[0] == 0:
+        c += 1
+        n -= 1
+        first += 1
+    if n == 0:
         return 0, b""
-    if low == 0 and high == length(cells):
-        return first, cells
-    return first + low, cells[low * sizeof(uint64_t):high * sizeof(uint64_t)]
+    return first, PyBytes_FromStringAndSize(<const char *> c, n * COUNT_SIZE)
+
+cdef uint64_t sum_of(const uint64_t *c, Py_ssize_t n, bint *over) noexcept nogil:
+    """Sum, and whether it stopped at 2^64 - 1."""
+    cdef uint64_t result = 0
+    cdef uint64_t bits = 0
+    cdef Py_ssize_t i
+    over[0] = False
+    for i in range(n):          # without a branch
+        result += c[i]
+        bits |= c[i]
+    if bits < (<uint64_t> 1) << 48 and n < 1 << 16:
+        return result
+    result = 0
+    for i in range(n):
+        result += c[i]
+        if result < c[i]:
+            over[0] = True
+            return UINT64_MAX
+    return result
+
+cdef uint64_t read_counts(
+    list counts, uint64_t *into, uint64_t total
+) except? 0:
+    """Python's integers as counts; returns `total` and their sum."""
+    cdef Py_ssize_t i
+    cdef uint64_t count
+    try:
+        for i in range(len(counts)):
+            count = counts[i]
+            into[i] = count
+            total += count
+            if total < count:
+                raise OverflowError
+    except OverflowError:
+        raise ValueError(
+            f"counts are negative, or add up to more than the {UINT64_MAX} that a"
+            " histogram holds"
+        ) from None
+    return total
 
 cdef double exponential_bound(int i) noexcept:
     """2^(MIN_EXPONENT + i / OCTAVE), exact where it is a power of two."""
@@ -93,12 +141,14 @@ cdef class Layout:
                 )
             previous = bound
 
+        self.n_bounds = n_explicit
         self._ends = {}
         self.exp_end = <int *> malloc((EXP_CELLS + 1) * sizeof(int))
+        self.bound_end = <int *> malloc((n_explicit + 1) * sizeof(int))
         self.c.upper = <double *> malloc(
             (EXP_CELLS + 2 + n_explicit) * sizeof(double)
         )
-        if self.exp_end == NULL or self.c.upper == NULL:
+        if self.exp_end == NULL or self.bound_end == NULL or self.c.upper == NULL:
             raise MemoryError
         cell = 0
         i = 0
@@ -109,6 +159,7 @@ cdef class Layout:
             self.c.upper[cell] = min(edge, bound)
             if bound <= edge:
                 self._ends[bound] = cell
+                self.bound_end[i] = cell
                 i += 1
             if edge <= bound:
                 self.exp_end[e] = cell
@@ -132,6 +183,7 @@ cdef class Layout:
 
     def __dealloc__(self):
         free(self.exp_end)
+        free(self.bound_end)
         free(self.c.upper)
 
     def __reduce__(self):
@@ -142,14 +194,16 @@ cdef class Layout:
         """Number of cells, both outer ones included."""
         return self.c.n_cells
 
-    cdef int fits(self, int first, int n) except -1:
-        """Refuse cells that are not this layout's."""
-        if first < 0 or n > self.c.n_cells - first:
+    cdef om_cells cells_of(self, int first, bytes cells) except *:
+        """The cells as C reads them; refuses what is not this layout's."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(cells)
+        cdef Py_ssize_t n = size // COUNT_SIZE
+        if first < 0 or n > self.c.n_cells - first or size % COUNT_SIZE:
             raise ValueError(
-                f"cells {first} to {first + n} are not within the {self.c.n_cells} of"
-                " this layout"
+                f"{size} bytes of cells from {first} on are not within the"
+                f" {self.c.n_cells} of 8 bytes of this layout"
             )
-        return 0
+        return om_cells(counts=counts_of(cells), first=first, n=<int> n)
 
     def cell(self, double value, /):
         """Index of the cell of `value`, in seconds, finite and >= 0."""
@@ -163,6 +217,112 @@ cdef class Layout:
             raise IndexError(f"cell {cell} of {self.c.n_cells}")
         return self.c.upper[cell]
 
+    # --- Views
+
+    cdef uint64_t explicit_counts(
+        self, const om_cells *cells, uint64_t *counts
+    ) noexcept nogil:
+        """The count of each explicit bound and of what is above; returns their sum."""
+        cdef uint64_t total = 0
+        cdef int i = 0
+        cdef int bound, end
+        for bound in range(self.n_bounds + 1):
+            end = cells.n
+            if bound < self.n_bounds:
+                end = min(self.bound_end[bound] + 1 - cells.first, end)
+            counts[bound] = 0
+            while i < end:
+                counts[bound] += cells.counts[i]
+                i += 1
+            total += counts[bound]
+        return total
+
+    cdef void exponential_counts(
+        self, const om_cells *cells, om_exponential *view
+    ) noexcept nogil:
+        cdef const uint64_t *c = cells.counts
+        cdef const int *end = self.exp_end
+        cdef int first = cells.first
+        cdef int n = cells.n
+        cdef int i = 0
+        cdef int low = 0
+        cdef int high, middle
+        cdef uint64_t count
+        view.first = view.n = 0
+        view.underflow = view.overflow = 0
+        while i < n and first + i <= end[0]:
+            view.underflow += c[i]
+            i += 1
+        while n > i and first + n - 1 > end[EXP_CELLS]:
+            n -= 1
+            view.overflow += c[n]
+        # The cells between may begin or end with zeros when there are outer ones.
+        while i < n and c[i] == 0:
+            i += 1
+        while n > i and c[n - 1] == 0:
+            n -= 1
+        if i == n:
+            return
+        high = EXP_CELLS                    # the first bucket that ends at or after i
+        while low < high:
+            middle = (low + high) // 2
+            if end[middle + 1] < first + i:
+                low = middle + 1
+            else:
+                high = middle
+        view.first = low
+        while i < n:
+            low += 1
+            count = c[i]
+            i += 1
+            while i < n and first + i <= end[low]:
+                count += c[i]
+                i += 1
+            view.counts[view.n] = count
+            view.n += 1
+
+    cdef void quantiles_of(
+        self, const om_cells *cells, uint64_t count, double low, double high,
+        const double *q, int n, double *values,
+    ) noexcept nogil:
+        """
+        Nearest-rank estimates of the `n` ascending quantiles `q`, in one pass.
+
+        `count` is the sum of the cells, above 0; an extreme that is not known is NaN.
+        """
+        cdef const double *upper = self.c.upper
+        cdef uint64_t rank
+        cdef uint64_t seen = cells.counts[0]
+        cdef int i
+        cdef int cell = 0
+        cdef int at
+        cdef double real_rank, value
+        for i in range(n):
+            real_rank = ceil(q[i] * <double> count)
+            rank = <uint64_t> real_rank if real_rank < TWO_TO_64 else count
+            rank = min(max(rank, <uint64_t> 1), count)
+            if rank == 1 and not isnan(low):
+                values[i] = low
+                continue
+            if rank == count and not isnan(high):
+                values[i] = high
+                continue
+            while seen < rank and cell < cells.n - 1:
+                cell += 1
+                seen += cells.counts[cell]
+            at = cells.first + cell
+            if at <= self.exp_end[0]:
+                value = upper[at]
+            elif at > self.exp_end[EXP_CELLS]:
+                value = upper[at - 1]
+            else:
+                value = 2.0 * upper[at - 1] * upper[at] / (upper[at - 1] + upper[at])
+            if value > high:
+                value = high
+            if value < low:
+                value = low
+            values[i] = value
+
     def cumulative(self, tuple bounds not None, int first, bytes cells not None, /):
         """
         Exact number of values at or below each of `bounds`, and in all.
@@ -173,32 +333,30 @@ cdef class Layout:
             cells: The counts.
 
         Returns:
-            Native unsigned 64-bit counts; they stop at 2^64 - 1.
+            Native unsigned 64-bit counts.
 
         Raises:
             ValueError: A bound is not one of this layout's, so no exact count exists.
         """
-        cdef const uint64_t *c = cells_of(cells)
-        cdef int n = length(cells)
+        cdef om_cells c = self.cells_of(first, cells)
         cdef int i = 0
         cdef int k = 0
         cdef int end
         cdef uint64_t seen = 0
-        cdef bytes result = new_cells(<int> len(bounds) + 1)
-        cdef uint64_t *below = <uint64_t *> <void *> PyBytes_AS_STRING(result)
-        self.fits(first, n)
+        cdef bytes result = new_cells(len(bounds) + 1)
+        cdef uint64_t *below = <uint64_t *> counts_of(result)
         for bound in bounds:
             found = self._ends.get(bound)
             if found is None:
                 raise ValueError(f"{bound!r} is not a bound of this histogram")
             end = <int> found - first
-            while i < n and i <= end:
-                seen = c[i] + seen if c[i] <= UINT64_MAX - seen else UINT64_MAX
+            while i < c.n and i <= end:
+                seen += c.counts[i]
                 i += 1
             below[k] = seen
             k += 1
-        while i < n:
-            seen = c[i] + seen if c[i] <= UINT64_MAX - seen else UINT64_MAX
+        while i < c.n:
+            seen += c.counts[i]
             i += 1
         below[k] = seen
         return result
@@ -212,90 +370,129 @@ cdef class Layout:
             of the first of the native unsigned 64-bit counts, whose bucket is
             `(base^offset, base^(offset+1)]`.
         """
-        cdef const uint64_t *c = cells_of(cells)
-        cdef int n = length(cells)
-        cdef int i = 0
-        cdef int bucket = 0
-        cdef uint64_t underflow = 0
-        cdef uint64_t overflow = 0
-        cdef uint64_t counts[EXP_CELLS]
-        cdef int start, end
-        self.fits(first, n)
-        while i < n and first + i <= self.exp_end[0]:
-            underflow += c[i]
-            i += 1
-        if i < n:
-            # exp_end[b + 1] closes bucket b
-            while self.exp_end[bucket + 1] < first + i and bucket < EXP_CELLS - 1:
-                bucket += 1
-        start = end = bucket
-        while i < n and first + i <= self.exp_end[EXP_CELLS]:
-            counts[end] = 0
-            while i < n and first + i <= self.exp_end[end + 1]:
-                counts[end] += c[i]
-                i += 1
-            end += 1
-        while i < n:
-            overflow += c[i]
-            i += 1
-        while end > start and counts[end - 1] == 0:
-            end -= 1
-        while start < end and counts[start] == 0:
-            start += 1
-        if start == end:
-            return 0, b"", underflow, overflow
+        cdef om_cells c = self.cells_of(first, cells)
+        cdef om_exponential view
+        self.exponential_counts(&c, &view)
         return (
-            start + MIN_EXPONENT * OCTAVE,
-            PyBytes_FromStringAndSize(
-                <char *> &counts[start], (end - start) * sizeof(uint64_t)
-            ),
-            underflow,
-            overflow,
+            view.first + MIN_EXPONENT * OCTAVE if view.n else 0,
+            PyBytes_FromStringAndSize(<char *> view.counts, view.n * COUNT_SIZE),
+            view.underflow,
+            view.overflow,
         )
 
-    def quantile(self, int first, bytes cells not None, uint64_t rank, /):
+    def quantile(self, int first, bytes cells not None, double q, low, high, /):
         """
-        Estimate of the `rank`-th smallest value (from 1), without minimum or maximum.
+        The `q`-quantile in seconds, by nearest rank; `None` of nothing.
 
         The harmonic midpoint `2ab / (a + b)` of the cell `(a, b]` has the least
         relative error for any value in it: (base - 1) / (base + 1) = 1.08 % at scale 5
         (DDSketch, Masson et al. 2019, section 2.1). The two open cells give their
-        bound.
+        bound; the first and the last rank are the extremes, where they are known, and
+        no estimate leaves these.
+
+        Args:
+            first: Index of the first cell.
+            cells: The counts.
+            q: 0 to 1.
+            low: The minimum in seconds, or `None`.
+            high: The maximum in seconds, or `None`.
         """
-        cdef const uint64_t *c = cells_of(cells)
-        cdef int n = length(cells)
+        cdef om_cells c = self.cells_of(first, cells)
+        cdef bint over
+        cdef uint64_t count = sum_of(c.counts, c.n, &over)
+        cdef double value
+        if count == 0:
+            return None
+        self.quantiles_of(
+            &c, count, NAN if low is None else low, NAN if high is None else high,
+            &q, 1, &value,
+        )
+        return value
+
+    # --- Algebra
+
+    def add(self, int first_a, bytes a not None, int first_b, bytes b not None, /):
+        """
+        Cell by cell sum; returns `(first, cells)`.
+
+        Of more than 2^64 - 1 values the fullest cell loses what is too much, so that
+        every view still adds up to one count.
+        """
+        cdef om_cells ca = self.cells_of(first_a, a)
+        cdef om_cells cb = self.cells_of(first_b, b)
+        if cb.n == 0:
+            return first_a, a
+        if ca.n == 0:
+            return first_b, b
+        cdef int first = min(first_a, first_b)
+        cdef int n = max(first_a + ca.n, first_b + cb.n) - first
+        cdef bytes cells = new_cells(n)
+        cdef uint64_t *c = <uint64_t *> counts_of(cells)
+        cdef bint over_a, over_b
+        cdef uint64_t total_a = sum_of(ca.counts, ca.n, &over_a)
+        cdef uint64_t total_b = sum_of(cb.counts, cb.n, &over_b)
         cdef int i
-        cdef uint64_t seen = 0
-        cdef double low, high
-        self.fits(first, n)
-        for i in range(n):
-            seen += c[i]
-            if seen >= rank:
-                break
-        else:
-            raise ValueError(f"rank {rank} of {seen} values")
-        high = self.c.upper[first + i]
-        low = self.c.upper[first + i - 1] if first + i else 0.0
-        if first + i <= self.exp_end[0]:
-            return high
-        if first + i > self.exp_end[EXP_CELLS]:
-            return low
-        return 2.0 * low * high / (low + high)
+        memcpy(c + (first_a - first), ca.counts, ca.n * COUNT_SIZE)
+        c += first_b - first
+        for i in range(cb.n):
+            c[i] = (
+                c[i] + cb.counts[i] if cb.counts[i] <= UINT64_MAX - c[i] else UINT64_MAX
+            )
+        if over_a or over_b or total_b > UINT64_MAX - total_a:
+            cap(<uint64_t *> counts_of(cells), n)
+        return first, cells
+
+    def subtract(
+        self, int first_a, bytes a not None, int first_b, bytes b not None, /
+    ):
+        """
+        Cell by cell difference `a - b`; returns `(first, cells)`.
+
+        Raises:
+            ValueError: A count of `b` is above that of `a`: `b` is not an earlier part
+                of it.
+        """
+        cdef om_cells ca = self.cells_of(first_a, a)
+        cdef om_cells cb = self.cells_of(first_b, b)
+        if cb.n == 0:
+            return first_a, a
+        cdef bytes cells = PyBytes_FromStringAndSize(
+            PyBytes_AS_STRING(a), ca.n * COUNT_SIZE
+        )
+        cdef uint64_t *c = <uint64_t *> counts_of(cells)
+        cdef int shift = first_b - first_a
+        cdef int i
+        for i in range(cb.n):
+            if cb.counts[i] == 0:
+                continue
+            if not 0 <= i + shift < ca.n or c[i + shift] < cb.counts[i]:
+                raise ValueError(
+                    "not an earlier part of this histogram: a count went back"
+                )
+            c[i + shift] -= cb.counts[i]
+        return trimmed(first_a, c, ca.n)
 
     def assemble(
         self,
         int offset,
-        list counts,
+        list counts not None,
         object underflow,
         object overflow,
-        list cumulative,
+        list explicit not None,
         /,
     ):
         """
-        The cells, from the exponential view and the cumulative counts at `self.bounds`.
+        The cells, from the exponential view and the counts at `self.bounds`.
 
-        Within one exponential bucket the explicit counts tell how it splits, so the two
+        Within one exponential bucket the explicit counts say how it splits, so the two
         views determine every cell.
+
+        Args:
+            offset: OpenTelemetry's index of the first of `counts`.
+            counts: The exponential buckets.
+            underflow: What is below them.
+            overflow: What is above them.
+            explicit: A count for each bound, not cumulative, and one for the rest.
 
         Returns:
             `(first, cells)`.
@@ -303,98 +500,214 @@ cdef class Layout:
         Raises:
             ValueError: The views contradict each other.
         """
-        cdef int n = self.c.n_cells
-        cdef bytes cells = new_cells(n)
-        cdef uint64_t *c = <uint64_t *> <void *> PyBytes_AS_STRING(cells)
-        cdef dict at = {}
-        cdef int i, start
-        start = offset - MIN_EXPONENT * OCTAVE
-        if counts and (start < 0 or start + len(counts) > EXP_CELLS):
+        cdef uint64_t exponential[EXP_CELLS + 2]        # the outer two as well
+        cdef uint64_t explicits[MAX_BOUNDS + 1]
+        cdef int start = offset - MIN_EXPONENT * OCTAVE
+        if counts and (start < 0 or start > EXP_CELLS - len(counts)):
             raise ValueError(
                 f"exponential offset {offset} with {len(counts)} counts leaves the"
                 " range"
             )
-        seen = underflow
-        at[self.exp_end[0]] = seen
-        for i in range(EXP_CELLS):
-            if start <= i < start + len(counts):
-                seen += counts[i - start]
-            at[self.exp_end[i + 1]] = seen
-        total = seen + overflow
-        if total > UINT64_MAX:
-            raise ValueError(f"{total} values are more than a histogram counts")
-        for bound, below in zip(self.bounds, cumulative, strict=True):
-            i = self._ends[bound]
-            if at.setdefault(i, below) != below:
-                raise ValueError(
-                    f"explicit and exponential counts differ at {bound!r} s:"
-                    f" {below} and {at[i]}"
-                )
-        at[n - 1] = total
-        previous = 0
+        if len(explicit) != self.n_bounds + 1:
+            raise ValueError(
+                f"{len(explicit)} explicit counts instead of {self.n_bounds + 1}"
+            )
+        memset(exponential, 0, sizeof(exponential))
+        cdef uint64_t total = read_counts([underflow], exponential, 0)
+        if counts:
+            total = read_counts(counts, exponential + 1 + start, total)
+        total = read_counts([overflow], exponential + EXP_CELLS + 1, total)
+        cdef uint64_t explicit_total = read_counts(explicit, explicits, 0)
+        if explicit_total != total:
+            raise ValueError(
+                f"explicit and exponential counts add up to {explicit_total} and"
+                f" {total}"
+            )
+        cdef int n = self.c.n_cells
+        cdef bytes cells = new_cells(n)
+        cdef uint64_t *c = <uint64_t *> counts_of(cells)
+        cdef uint64_t exp_seen = exponential[0]         # up to the next end of each
+        cdef uint64_t explicit_seen = explicits[0]
+        cdef uint64_t before = 0
+        cdef uint64_t below
+        cdef int e = 0
+        cdef int b = 0
+        cdef int i
         for i in range(n):
-            below = at[i]
-            if below < previous:
-                raise ValueError(
-                    f"explicit and exponential counts differ near {self.c.upper[i]!r} s"
-                )
-            c[i] = below - previous
-            previous = below
-        return trimmed(0, cells)
+            if b < self.n_bounds and self.bound_end[b] == i:
+                below = explicit_seen
+                b += 1
+                explicit_seen += explicits[b]
+                if e <= EXP_CELLS and self.exp_end[e] == i:
+                    if exp_seen != below:
+                        raise difference(self, i)
+                    e += 1
+                    exp_seen += exponential[e]
+            elif e <= EXP_CELLS:
+                below = exp_seen
+                e += 1
+                exp_seen += exponential[e]
+            else:
+                below = total
+            if below < before:
+                raise difference(self, i)
+            c[i] = below - before
+            before = below
+        return trimmed(0, c, n)
+
+
+cdef object difference(Layout layout, int cell):
+    return ValueError(
+        f"explicit and exponential counts differ near {layout.c.upper[cell]!r} s"
+    )
+
+
+cdef void cap(uint64_t *c, int n) noexcept nogil:
+    """Make the sum 2^64 - 1; the fullest cells lose what is too much."""
+    cdef int fullest
+    cdef int i
+    cdef uint64_t before
+    cdef bint over
+    while True:
+        fullest = 0
+        for i in range(n):
+            if c[i] > c[fullest]:
+                fullest = i
+        before = c[fullest]
+        c[fullest] = 0
+        c[fullest] = UINT64_MAX - sum_of(c, n, &over)
+        if not over and c[fullest] > 0:
+            return
+        c[fullest] = before // 2
 
 
 def total(bytes cells not None, /):
     """Sum of all counts, saturating at 2^64 - 1."""
-    cdef const uint64_t *c = cells_of(cells)
-    cdef uint64_t result = 0
-    cdef int i
-    for i in range(length(cells)):
-        if c[i] > UINT64_MAX - result:
-            return UINT64_MAX
-        result += c[i]
-    return result
+    cdef bint over
+    return sum_of(counts_of(cells), length(cells), &over)
 
 
-def add(int first_a, bytes a not None, int first_b, bytes b not None, /):
-    """Cell by cell sum, saturating at 2^64 - 1; returns `(first, cells)`."""
-    if not a:
-        return first_b, b
-    if not b:
-        return first_a, a
-    cdef int first = min(first_a, first_b)
-    cdef int end = max(first_a + length(a), first_b + length(b))
-    cdef bytes cells = new_cells(end - first)
-    cdef uint64_t *c = <uint64_t *> <void *> PyBytes_AS_STRING(cells)
-    cdef const uint64_t *cb = cells_of(b)
-    cdef int i, at
-    memcpy(c + (first_a - first), PyBytes_AS_STRING(a), PyBytes_GET_SIZE(a))
-    for i in range(length(b)):
-        at = first_b - first + i
-        c[at] = c[at] + cb[i] if cb[i] <= UINT64_MAX - c[at] else UINT64_MAX
-    return first, cells
+# --- Layouts of histograms
+
+cdef dict LAYOUTS = {}          # buckets -> Layout
+# id -> (buckets, Layout): the hash of eleven floats costs as much as all of `check`.
+cdef dict BY_IDENTITY = {}
 
 
-def subtract(int first_a, bytes a not None, int first_b, bytes b not None, /):
+def layout_of(tuple buckets not None, /):
     """
-    Cell by cell difference `a - b`; returns `(first, cells)`.
+    The cells for the user's `buckets` and every standard bound beside them.
 
     Raises:
-        ValueError: A count of `b` is above that of `a`: `b` is not an earlier part of
+        ValueError: `buckets` is empty or too long, not ascending, or has a bound that
+            is not a positive finite number of seconds or has its neighbour's label.
+    """
+    layout = LAYOUTS.get(buckets)
+    if layout is None:
+        Layout(buckets)         # names a bad bound before sorting would hide it
+        explicit_bounds.check_buckets(buckets)
+        every = explicit_bounds.STANDARD_BOUNDS.union(buckets)
+        layout = Layout(tuple(sorted(every)))
+        if len(LAYOUTS) >= MAX_LAYOUTS:
+            LAYOUTS.clear()
+        LAYOUTS[buckets] = layout
+    return layout
+
+
+cdef Layout layout_for(tuple buckets):
+    """`layout_of`, at once for a tuple that was seen before."""
+    cdef object key = <size_t> <PyObject *> buckets
+    entry = BY_IDENTITY.get(key)
+    if entry is None:
+        entry = buckets, layout_of(buckets)     # kept, so that its id stays its own
+        if len(BY_IDENTITY) >= MAX_LAYOUTS:
+            BY_IDENTITY.clear()
+        BY_IDENTITY[key] = entry
+    return <Layout> (<tuple> entry)[1]
+
+
+# --- What a histogram must be
+
+def check_latencies(histogram, /):
+    """
+    Refuse a `LatencyHistogram` that no values could have made.
+
+    Raises:
+        TypeError: A field is of another type.
+        ValueError: A field contradicts the layout or another field; the message names
             it.
     """
-    if not b:
-        return first_a, a
-    if not a or first_b < first_a or first_b + length(b) > first_a + length(a):
-        raise ValueError("not an earlier part of this histogram: a count went back")
-    cdef bytes cells = PyBytes_FromStringAndSize(
-        PyBytes_AS_STRING(a), PyBytes_GET_SIZE(a)
+    check(histogram, histogram.sum_ns, "sum_ns", 1.0)
+
+
+def check_tokens(histogram, /):
+    """The same for a `TokenHistogram`."""
+    check(histogram, histogram.total, "total", TOKEN_SECONDS)
+
+
+cdef int check(histogram, sum, str sum_name, double unit) except -1:
+    """`unit` is the place of the value 1 among the cells, in seconds."""
+    buckets = histogram.bucket_bounds
+    cells = histogram.cells
+    first = histogram.first_cell
+    low = histogram.min
+    high = histogram.max
+    if type(buckets) is not tuple or type(cells) is not bytes:
+        raise TypeError("a histogram's bucket_bounds are a tuple, its cells bytes")
+    if not isinstance(first, int) or not isinstance(sum, int):
+        raise TypeError(f"a histogram's first_cell and {sum_name} are integers")
+    cdef Layout layout = layout_for(buckets)
+    if not 0 <= first < layout.c.n_cells:
+        raise ValueError(
+            f"first_cell {first} is not one of the {layout.c.n_cells} of this layout"
+        )
+    if not 0 <= sum <= UINT64_MAX:
+        raise ValueError(f"{sum_name} {sum} is not within 0 to 2^64 - 1")
+    cdef om_cells c = layout.cells_of(first, cells)
+    cdef uint64_t known_sum = sum
+    if c.n == 0:
+        if first == 0 and known_sum == 0 and low is None and high is None:
+            return 0
+        for name, value, nothing in (
+            ("first_cell", first, 0), (sum_name, sum, 0), ("min", low, None),
+            ("max", high, None),
+        ):
+            if value != nothing:
+                raise ValueError(f"{name} {value} of no values must be {nothing}")
+    if c.counts[0] == 0 or c.counts[c.n - 1] == 0:
+        raise ValueError("cells must be trimmed: neither end may be zero")
+    cdef bint over
+    cdef uint64_t count = sum_of(c.counts, c.n, &over)
+    if over:
+        raise ValueError(f"cells add up to more than {UINT64_MAX}")
+    cdef double least = check_extreme(layout, low, "min", unit, c.first, "first")
+    cdef double most = check_extreme(
+        layout, high, "max", unit, c.first + c.n - 1, "last"
     )
-    cdef uint64_t *c = <uint64_t *> <void *> PyBytes_AS_STRING(cells)
-    cdef const uint64_t *cb = cells_of(b)
-    cdef int i, at
-    for i in range(length(b)):
-        at = first_b - first_a + i
-        if c[at] < cb[i]:
-            raise ValueError("not an earlier part of this histogram: a count went back")
-        c[at] -= cb[i]
-    return trimmed(first_a, cells)
+    if least > most:
+        raise ValueError(f"min {low} is above max {high}")
+    # Each value is rounded to a whole number before it is added, always the same way.
+    cdef uint64_t mean = known_sum // count
+    if known_sum != UINT64_MAX and least < TWO_TO_53 and mean < whole(least, unit):
+        raise ValueError(f"{sum_name} {sum} is below {count} times min {low}")
+    mean += known_sum % count != 0
+    if most < TWO_TO_53 and mean > whole(most, unit):
+        raise ValueError(f"{sum_name} {sum} is above {count} times max {high}")
+    return 0
+
+
+cdef double check_extreme(
+    Layout layout, extreme, str name, double unit, int cell, str place
+) except? -1.0:
+    """The extreme as a number, NaN where it is not known."""
+    if extreme is None:
+        return NAN
+    cdef double value = extreme
+    if not 0.0 <= value < INFINITY or cell_of(&layout.c, value * unit) != cell:
+        raise ValueError(f"{name} {extreme} is not in the {place} cell")
+    return value
+
+
+cdef inline uint64_t whole(double value, double unit) noexcept:
+    """What a value adds to the sum: nanoseconds, or tokens, which are whole."""
+    return nanoseconds(value) if unit == 1.0 else <uint64_t> value

@@ -9,13 +9,13 @@ state; every function may be called from any thread.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
-from libc.math cimport ceil, ldexp, rint
+from libc.math cimport NAN, ldexp, rint
 from libc.stdint cimport UINT64_MAX, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memchr, memcpy
 
 from ometrics._buckets cimport EXP_CELLS, MIN_EXPONENT, OCTAVE, SCALE
-from ometrics._histogram cimport Layout
+from ometrics._histogram cimport MAX_BOUNDS, Layout, om_cells, om_exponential
 
 cimport cython
 
@@ -23,7 +23,6 @@ from msgspec import Raw
 
 cdef enum:
     DIGITS = 20                 # of 2^64 - 1
-    MAX_COUNTS = 1024           # more than the bounds that a layout takes
     MAX_QUANTILES = 16
     INDENT = 2                  # spaces a level
     SPACES = 16
@@ -140,7 +139,6 @@ cdef class Views:
     cdef int n_buckets, n_bounds, n_quantiles
     cdef Py_ssize_t room        # bytes that the longest of the texts can take
     cdef int *bucket_ends       # how many of the bounds' counts end with each bucket
-    cdef int *bound_ends        # last cell at or below each bound, and the last cell
     cdef list keys              # `"label":` in UTF-8
     cdef bytes explicit_head
     cdef double q[MAX_QUANTILES]
@@ -149,8 +147,8 @@ cdef class Views:
         self, Layout layout, tuple buckets, tuple labels, bytes bounds, tuple quantiles
     ):
         cdef int i
-        if len(quantiles) > MAX_QUANTILES or len(layout.bounds) >= MAX_COUNTS:
-            raise ValueError("too many quantiles or bounds")
+        if len(quantiles) > MAX_QUANTILES:
+            raise ValueError("too many quantiles")
         if len(labels) != len(buckets):
             raise ValueError("every bucket needs one label")
         self.layout = layout
@@ -163,21 +161,16 @@ cdef class Views:
             EXP_CELLS + 2 + self.n_bounds
         ) + sum([len(key) for key in self.keys])
         self.bucket_ends = <int *> malloc((self.n_buckets + 1) * sizeof(int))
-        self.bound_ends = <int *> malloc((self.n_bounds + 1) * sizeof(int))
-        if self.bucket_ends == NULL or self.bound_ends == NULL:
+        if self.bucket_ends == NULL:
             raise MemoryError
         for i in range(self.n_buckets - 1):
             self.bucket_ends[i] = layout.bounds.index(buckets[i]) + 1
         self.bucket_ends[self.n_buckets - 1] = self.n_bounds + 1
-        for i in range(self.n_bounds):
-            self.bound_ends[i] = layout._ends[layout.bounds[i]]
-        self.bound_ends[self.n_bounds] = layout.c.n_cells
         for i in range(self.n_quantiles):
             self.q[i] = quantiles[i]
 
     def __dealloc__(self):
         free(self.bucket_ends)
-        free(self.bound_ends)
 
     def render(self, int first, bytes cells, /):
         """
@@ -191,40 +184,21 @@ cdef class Views:
         Raises:
             ValueError: These are no cells of the layout.
         """
-        self.check(first, cells)
-        cdef const uint64_t *c = <const uint64_t *> <void *> PyBytes_AS_STRING(cells)
-        cdef int n = <int> (PyBytes_GET_SIZE(cells) // sizeof(uint64_t))
-        cdef uint64_t counts[MAX_COUNTS]        # one for each bound, and the rest
-        cdef uint64_t count = 0
-        cdef uint64_t seen
-        cdef int i = 0
-        cdef int bound, stop
-        for bound in range(self.n_bounds + 1):
-            stop = min(self.bound_ends[bound] - first + 1, n)
-            seen = 0
-            while i < stop:
-                seen += c[i]
-                i += 1
-            counts[bound] = seen
-            count += seen
+        cdef om_cells c = self.layout.cells_of(first, cells)
+        cdef uint64_t counts[MAX_BOUNDS + 1]
+        cdef uint64_t count = self.layout.explicit_counts(&c, counts)
+        cdef om_exponential view
+        self.layout.exponential_counts(&c, &view)
         cdef char *text = <char *> malloc(self.room)
         if text == NULL:
             raise MemoryError
         try:
             buckets = Raw(text[:self.put_buckets(text, counts) - text])
             explicit = Raw(text[:self.put_explicit(text, counts) - text])
-            exponential = Raw(text[:self.put_exponential(text, first, c, n) - text])
+            exponential = Raw(text[:put_exponential(text, &view) - text])
         finally:
             free(text)
         return count, buckets, explicit, exponential
-
-    cdef int check(self, int first, bytes cells) except -1:
-        cdef Py_ssize_t n = PyBytes_GET_SIZE(cells) // <Py_ssize_t> sizeof(uint64_t)
-        if first < 0 or first + n > self.layout.c.n_cells:
-            raise ValueError(
-                f"cells {first} to {first + n} of {self.layout.c.n_cells}"
-            )
-        return 0
 
     cdef char *put_buckets(self, char *out, const uint64_t *counts) noexcept:
         cdef int bucket
@@ -254,65 +228,6 @@ cdef class Views:
         out[0] = b"}"
         return out + 1
 
-    cdef char *put_exponential(
-        self, char *out, int first, const uint64_t *c, int n
-    ) noexcept:
-        cdef const int *end = self.layout.exp_end
-        cdef int i = 0
-        cdef int low = 0
-        cdef int high, bucket, offset
-        cdef uint64_t seen
-        cdef uint64_t underflow = 0
-        cdef uint64_t overflow = 0
-        while i < n and first + i <= end[0]:
-            underflow += c[i]
-            i += 1
-        while n > i and first + n - 1 > end[EXP_CELLS]:
-            n -= 1
-            overflow += c[n]
-        # The cells between may begin or end with zeros when there are outer ones.
-        while i < n and c[i] == 0:
-            i += 1
-        while n > i and c[n - 1] == 0:
-            n -= 1
-        if i < n:
-            high = EXP_CELLS                # the first bucket ending at or after i
-            while low < high:
-                bucket = (low + high) // 2
-                if end[bucket + 1] < first + i:
-                    low = bucket + 1
-                else:
-                    high = bucket
-            offset = low + MIN_EXPONENT * OCTAVE
-        else:
-            offset = 0
-        out = put(out, b'{"scale":', 9)
-        out = put_int(out, SCALE)
-        out = put(out, b',"offset":', 10)
-        if offset < 0:
-            out[0] = b"-"
-            out += 1
-            offset = -offset
-        out = put_int(out, offset)
-        out = put(out, b',"counts":[', 11)
-        if i == n:
-            out += 1                        # the comma that the bracket replaces
-        while i < n:
-            low += 1
-            seen = c[i]
-            i += 1
-            while i < n and first + i <= end[low]:
-                seen += c[i]
-                i += 1
-            out = put_int(out, seen)
-            out[0] = b","
-            out += 1
-        (out - 1)[0] = b"]"
-        out = put_int(put(out, b',"underflow":', 13), underflow)
-        out = put_int(put(out, b',"overflow":', 12), overflow)
-        out[0] = b"}"
-        return out + 1
-
     def quantiles(self, int first, bytes cells, uint64_t count, low, high, /):
         """
         `LatencyHistogram.quantile` of each of the quantiles, in one pass.
@@ -330,50 +245,40 @@ cdef class Views:
         Raises:
             ValueError: These are no cells of the layout.
         """
-        self.check(first, cells)
-        cdef const uint64_t *c = <const uint64_t *> <void *> PyBytes_AS_STRING(cells)
-        cdef int n = <int> (PyBytes_GET_SIZE(cells) // sizeof(uint64_t))
-        if n == 0:
+        cdef om_cells c = self.layout.cells_of(first, cells)
+        if c.n == 0:
             raise ValueError("nothing has no quantiles")
-        cdef const double *upper = self.layout.c.upper
-        cdef const int *end = self.layout.exp_end
-        cdef bint has_low = low is not None
-        cdef bint has_high = high is not None
-        cdef double least = low if has_low else 0.0
-        cdef double most = high if has_high else 0.0
-        cdef double value, real_rank
-        cdef uint64_t rank
-        cdef uint64_t seen = c[0]
-        cdef int cell = 0
+        cdef double values[MAX_QUANTILES]
         cdef int i
-        cdef list values = []
-        for i in range(self.n_quantiles):
-            real_rank = ceil(self.q[i] * <double> count)
-            rank = <uint64_t> real_rank if real_rank < TWO_TO_64 else count
-            rank = min(max(rank, <uint64_t> 1), count)
-            if rank == 1 and has_low:
-                values.append(least)
-                continue
-            if rank == count and has_high:
-                values.append(most)
-                continue
-            while seen < rank and cell < n - 1:
-                cell += 1
-                seen += c[cell]
-            if first + cell <= end[0]:
-                value = upper[first + cell]
-            elif first + cell > end[EXP_CELLS]:
-                value = upper[first + cell - 1]
-            else:
-                value = 2.0 * upper[first + cell - 1] * upper[first + cell] / (
-                    upper[first + cell - 1] + upper[first + cell]
-                )
-            if has_high and value > most:
-                value = most
-            if has_low and value < least:
-                value = least
-            values.append(value)
-        return tuple(values)
+        self.layout.quantiles_of(
+            &c, count, NAN if low is None else low, NAN if high is None else high,
+            self.q, self.n_quantiles, values,
+        )
+        return tuple([values[i] for i in range(self.n_quantiles)])
+
+
+cdef char *put_exponential(char *out, const om_exponential *view) noexcept:
+    cdef int i
+    cdef int offset = view.first + MIN_EXPONENT * OCTAVE if view.n else 0
+    out = put_int(put(out, b'{"scale":', 9), SCALE)
+    out = put(out, b',"offset":', 10)
+    if offset < 0:
+        out[0] = b"-"
+        out += 1
+        offset = -offset
+    out = put_int(out, offset)
+    out = put(out, b',"counts":[', 11)
+    if view.n == 0:
+        out += 1                        # the comma that the bracket replaces
+    for i in range(view.n):
+        out = put_int(out, view.counts[i])
+        out[0] = b","
+        out += 1
+    (out - 1)[0] = b"]"
+    out = put_int(put(out, b',"underflow":', 13), view.underflow)
+    out = put_int(put(out, b',"overflow":', 12), view.overflow)
+    out[0] = b"}"
+    return out + 1
 
 
 cdef struct Text:

@@ -12,84 +12,45 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from itertools import pairwise
-from math import ceil
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import msgspec
 
 from ometrics import _histogram
-from ometrics.durations import format_duration
+from ometrics._histogram import layout_of
+from ometrics.bounds import (
+    DEFAULT_BUCKETS,
+    GENAI_DURATION_BUCKETS,
+    GENAI_TIME_PER_TOKEN_BUCKETS,
+    GENAI_TIME_TO_FIRST_TOKEN_BUCKETS,
+    GENAI_TOKEN_BUCKETS,
+    labels_of,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+__all__ = [
+    "DEFAULT_BUCKETS",
+    "GENAI_DURATION_BUCKETS",
+    "GENAI_TIME_PER_TOKEN_BUCKETS",
+    "GENAI_TIME_TO_FIRST_TOKEN_BUCKETS",
+    "GENAI_TOKEN_BUCKETS",
+    "TOKEN_SECONDS",
+    "UINT64_MAX",
+    "LatencyHistogram",
+    "TokenHistogram",
+    "labels_of",
+    "layout_of",
+]
+
 UINT64_MAX: Final = 2**64 - 1
-
-# More bounds of the user's would make every record larger than they are worth.
-MAX_BUCKETS: Final = 512
-
-# The original package's labels: 1ms ... 5s and 10s+, the last for all above 5 s.
-DEFAULT_BUCKETS: Final = (
-    *(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0),
-)
-
-# OpenTelemetry GenAI metrics (docs/gen-ai/gen-ai-metrics.md, status Development):
-# durations of client operations, and the two server metrics with bounds of their own.
-GENAI_DURATION_BUCKETS: Final = (
-    *(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28),
-    *(2.56, 5.12, 10.24, 20.48, 40.96, 81.92),
-)
-GENAI_TIME_PER_TOKEN_BUCKETS: Final = (
-    *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5),
-)
-GENAI_TIME_TO_FIRST_TOKEN_BUCKETS: Final = (
-    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1),
-    *(0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
-)
-
-# The same conventions' bounds for tokens a call.
-GENAI_TOKEN_BUCKETS: Final = tuple(float(4**i) for i in range(14))
 
 # How many seconds a token is in the cells; see `TokenHistogram` and `_record.pxd`.
 TOKEN_SECONDS: Final = 2.0**-14
 _TOKEN_SHIFT: Final = 14 * 2**5  # in buckets of scale 5
 _MAX_TOKEN_EXPONENT: Final = 26
-
-_STANDARD_BOUNDS: Final = frozenset(
-    GENAI_DURATION_BUCKETS
-    + GENAI_TIME_PER_TOKEN_BUCKETS
-    + GENAI_TIME_TO_FIRST_TOKEN_BUCKETS
-)
-
-
-@lru_cache(maxsize=64)
-def layout_of(buckets: tuple[float, ...]) -> _histogram.Layout:
-    """
-    The cells for the user's `buckets` and every standard bound beside them.
-
-    Raises:
-        ValueError: `buckets` is empty, not ascending, or has a bound that is not a
-            positive finite number of seconds.
-    """
-    if not buckets:
-        raise ValueError("buckets must name at least one bound in seconds")
-    if len(buckets) > MAX_BUCKETS:
-        raise ValueError(f"{len(buckets)} buckets are more than {MAX_BUCKETS}")
-    _histogram.Layout(buckets)  # names a bad bound before sorting would hide it
-    return _histogram.Layout(tuple(sorted(_STANDARD_BOUNDS.union(buckets))))
-
-
-@lru_cache(maxsize=64)
-def labels_of(buckets: tuple[float, ...]) -> tuple[str, ...]:
-    """
-    Bucket labels in the original's manner, such as `1ms`, ..., `5s`, `10s+`.
-
-    The last bound only lends its name to the rest: `10s+` counts all above `5s`.
-    """
-    names = [format_duration(round(bound * 1e9)) for bound in buckets]
-    return (*names[:-1], names[-1] + "+")
 
 
 def _saturated(value: int) -> int:
@@ -103,6 +64,8 @@ class _Histogram(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     zero_threshold: ClassVar[float] = 2.0**-20
     #: OpenTelemetry's index of the bucket above the exponential view.
     overflow_index: ClassVar[int] = 12 * 2**5
+
+    _SUM: ClassVar[str]  # the field that holds the sum of the values
 
     bucket_bounds: tuple[float, ...] = DEFAULT_BUCKETS
     min: float | None = None
@@ -194,81 +157,91 @@ class _Histogram(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """
         if not 0.0 <= q <= 1.0:
             raise ValueError(f"quantile {q!r} is not within 0 to 1")
-        count = self.count
-        if not count:
-            return None
-        rank = min(max(ceil(q * count), 1), count)
-        if rank == 1 and self.min is not None:
-            return self.min
-        if rank == count and self.max is not None:
-            return self.max
-        value = self._at(rank)
-        if self.max is not None:
-            value = min(value, self.max)
-        if self.min is not None:
-            value = max(value, self.min)
-        return value
-
-    def _at(self, rank: int) -> float:
-        """Estimate of the `rank`-th smallest value, from 1."""
         layout = layout_of(self.bucket_bounds)
-        return layout.quantile(self.first_cell, self.cells, rank)
+        return layout.quantile(self.first_cell, self.cells, q, self.min, self.max)
 
-    def _merged(self, other: Self) -> dict[str, Any]:
-        """The common fields of both sets of values together."""
-        self._require_same_bounds(other)
-        first, cells = _histogram.add(
+    def merge(self, other: Self) -> Self:
+        """
+        The histogram of both sets of values. Exact, associative, commutative.
+
+        An extreme is `None` if one side has values and does not know its own. At most
+        2^64 - 1 values are kept, which is the limit of every count.
+
+        Raises:
+            ValueError: The two have different `bucket_bounds`.
+        """
+        layout = self._common_layout(other)
+        first, cells = layout.add(
             self.first_cell, self.cells, other.first_cell, other.cells
         )
-        return {
-            "bucket_bounds": self.bucket_bounds,
-            "min": self._extreme(other, "min", min),
-            "max": self._extreme(other, "max", max),
-            "first_cell": first,
-            "cells": cells,
-        }
+        sides = [side for side in (self, other) if side.cells]
+        return type(self)(
+            bucket_bounds=self.bucket_bounds,
+            min=_if_all_known(min, [side.min for side in sides]),
+            max=_if_all_known(max, [side.max for side in sides]),
+            first_cell=first,
+            cells=cells,
+            **{self._SUM: min(self._sum + other._sum, UINT64_MAX)},
+        )
 
-    def _left(self, earlier: Self) -> dict[str, Any]:
-        """The common fields of the values that came after `earlier`."""
-        self._require_same_bounds(earlier)
-        first, cells = _histogram.subtract(
+    def __sub__(self, earlier: Self) -> Self:
+        """
+        The values that came after `earlier`, an earlier state of this histogram.
+
+        `min` and `max` are kept where they must belong to the difference (they are more
+        extreme than the earlier ones, or there was nothing before), else `None`.
+
+        Raises:
+            ValueError: `earlier` is not an earlier part of this histogram.
+        """
+        layout = self._common_layout(earlier)
+        if not earlier.cells:
+            return self
+        first, cells = layout.subtract(
             self.first_cell, self.cells, earlier.first_cell, earlier.cells
         )
         if not cells:
-            return {"bucket_bounds": self.bucket_bounds}
-        same_min = bool(earlier.cells) and self.min == earlier.min
-        same_max = bool(earlier.cells) and self.max == earlier.max
-        return {
-            "bucket_bounds": self.bucket_bounds,
-            "min": None if same_min else self.min,
-            "max": None if same_max else self.max,
-            "first_cell": first,
-            "cells": cells,
-        }
+            return type(self)(bucket_bounds=self.bucket_bounds)
+        if self._sum < earlier._sum:
+            raise ValueError("not an earlier part of this histogram: the sum went back")
+        # A sum that stopped at its limit says too little of the difference to go with
+        # an extreme.
+        exact = self._sum < UINT64_MAX
+        low, high = _pair(self.min, earlier.min), _pair(self.max, earlier.max)
+        return type(self)(
+            bucket_bounds=self.bucket_bounds,
+            min=low[0] if exact and low and low[0] < low[1] else None,
+            max=high[0] if exact and high and high[0] > high[1] else None,
+            first_cell=first,
+            cells=cells,
+            **{self._SUM: self._sum - earlier._sum},
+        )
 
-    def _extreme(
-        self, other: Self, name: str, choose: Callable[..., float]
-    ) -> float | None:
-        """The extreme of both; `None` if one has values and does not know its own."""
-        sides = [h for h in (self, other) if h.cells]
-        known = [getattr(h, name) for h in sides]
-        return None if not known or None in known else choose(known)
+    @property
+    def _sum(self) -> int:
+        value: int = getattr(self, self._SUM)
+        return value
 
-    def _require_same_bounds(self, other: Self) -> None:
+    def _common_layout(self, other: Self) -> _histogram.Layout:
         if self.bucket_bounds != other.bucket_bounds:
             raise ValueError(
                 "histograms with different buckets have no common exact counts:"
                 f" {self.bucket_bounds} and {other.bucket_bounds}"
             )
+        return layout_of(self.bucket_bounds)
 
 
-def _sum_left(later: int, earlier: int, left: dict[str, Any]) -> int:
-    """Difference of two sums; 0 of no values."""
-    if "cells" not in left:
-        return 0
-    if later < earlier:
-        raise ValueError("not an earlier part of this histogram: the sum went back")
-    return later - earlier
+def _if_all_known(
+    choose: Callable[[list[float]], float], extremes: list[float | None]
+) -> float | None:
+    """The extreme of all; `None` of nothing, and if one is not known."""
+    known = [extreme for extreme in extremes if extreme is not None]
+    return choose(known) if known and len(known) == len(extremes) else None
+
+
+def _pair(one: float | None, other: float | None) -> tuple[float, float] | None:
+    """Both, if both are known."""
+    return None if one is None or other is None else (one, other)
 
 
 class LatencyHistogram(_Histogram, frozen=True, kw_only=True, gc=False):
@@ -286,9 +259,17 @@ class LatencyHistogram(_Histogram, frozen=True, kw_only=True, gc=False):
         first_cell: Index of the first cell kept.
         cells: Native unsigned 64-bit counts from there on; neither end is zero.
 
+    Raises:
+        TypeError: A field is of another type.
+        ValueError: The fields are not those of any set of values; also when one is
+            unpickled or converted.
+
     Thread-safety:
         Immutable.
     """
+
+    _SUM: ClassVar[str] = "sum_ns"
+    __post_init__ = _histogram.check_latencies  # type: ignore[misc]  # called with `self`
 
     sum_ns: int = 0
 
@@ -341,31 +322,6 @@ class LatencyHistogram(_Histogram, frozen=True, kw_only=True, gc=False):
         counts = [high - low for low, high in pairwise(edges)]
         return dict(zip(labels_of(self.bucket_bounds), counts, strict=True))
 
-    def merge(self, other: LatencyHistogram) -> LatencyHistogram:
-        """
-        The histogram of both sets of values. Exact, associative, commutative.
-
-        Raises:
-            ValueError: The two have different `bucket_bounds`.
-        """
-        merged = self._merged(other)
-        return LatencyHistogram(sum_ns=_saturated(self.sum_ns + other.sum_ns), **merged)
-
-    def __sub__(self, earlier: LatencyHistogram) -> LatencyHistogram:
-        """
-        The values that came after `earlier`, an earlier state of this histogram.
-
-        `min` and `max` are kept where they must belong to the difference (they are more
-        extreme than the earlier ones, or there was nothing before), else `None`.
-
-        Raises:
-            ValueError: `earlier` is not an earlier part of this histogram.
-        """
-        left = self._left(earlier)
-        return LatencyHistogram(
-            sum_ns=_sum_left(self.sum_ns, earlier.sum_ns, left), **left
-        )
-
 
 class TokenHistogram(_Histogram, frozen=True, kw_only=True, gc=False):
     """
@@ -384,12 +340,20 @@ class TokenHistogram(_Histogram, frozen=True, kw_only=True, gc=False):
         first_cell: Index of the first cell kept.
         cells: Native unsigned 64-bit counts from there on; neither end is zero.
 
+    Raises:
+        TypeError: A field is of another type.
+        ValueError: The fields are not those of any set of values; also when one is
+            unpickled or converted.
+
     Thread-safety:
         Immutable.
     """
 
     zero_threshold: ClassVar[float] = 2.0**-6
     overflow_index: ClassVar[int] = _MAX_TOKEN_EXPONENT * 2**5
+
+    _SUM: ClassVar[str] = "total"
+    __post_init__ = _histogram.check_tokens  # type: ignore[misc]  # called with `self`
 
     total: int = 0
 
@@ -443,28 +407,17 @@ class TokenHistogram(_Histogram, frozen=True, kw_only=True, gc=False):
         offset, counts, underflow, overflow = super().packed_exponential()
         return offset + _TOKEN_SHIFT if counts else 0, counts, underflow, overflow
 
-    def _at(self, rank: int) -> float:
-        return float(round(super()._at(rank) / TOKEN_SECONDS))
-
-    def merge(self, other: TokenHistogram) -> TokenHistogram:
-        """
-        The histogram of both sets of values. Exact, associative, commutative.
-
-        Raises:
-            ValueError: The two have different `bucket_bounds`.
-        """
-        merged = self._merged(other)
-        return TokenHistogram(total=_saturated(self.total + other.total), **merged)
-
-    def __sub__(self, earlier: TokenHistogram) -> TokenHistogram:
-        """
-        The values that came after `earlier`, an earlier state of this histogram.
-
-        Raises:
-            ValueError: `earlier` is not an earlier part of this histogram.
-        """
-        left = self._left(earlier)
-        return TokenHistogram(total=_sum_left(self.total, earlier.total, left), **left)
+    def quantile(self, q: float) -> float | None:
+        """As of `LatencyHistogram`, in whole tokens."""
+        if not 0.0 <= q <= 1.0:
+            raise ValueError(f"quantile {q!r} is not within 0 to 1")
+        low, high = (
+            None if extreme is None else extreme * TOKEN_SECONDS
+            for extreme in (self.min, self.max)
+        )
+        layout = layout_of(self.bucket_bounds)
+        value = layout.quantile(self.first_cell, self.cells, q, low, high)
+        return None if value is None else float(round(value / TOKEN_SECONDS))
 
 
 def _unpacked(counts: bytes) -> list[int]:

@@ -294,7 +294,9 @@ def test_counts_that_do_not_fit_a_native_histogram_leave_as_a_classic_one() -> N
     Seen to fail without the check of the count (OverflowError costs the whole page).
     """
     one = LatencyHistogram.of([0.2])
-    huge = msgspec.structs.replace(one, cells=array("Q", [UINT64_MAX]).tobytes())
+    huge = msgspec.structs.replace(
+        one, cells=array("Q", [UINT64_MAX]).tobytes(), sum_ns=UINT64_MAX
+    )
     snapshot = of_model(PerformanceMetrics(model="m", latency_hist=huge))
 
     histogram = request_duration(snapshot)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from functools import lru_cache
-from itertools import accumulate
 from typing import Any, Final
 
 import msgspec
@@ -287,21 +286,23 @@ def _to_histogram(at: str, hist: doc.Histogram) -> LatencyHistogram:
             exponential.counts,
             exponential.underflow,
             exponential.overflow,
-            list(accumulate(explicit.counts[:-1])),
+            explicit.counts,
         )
     except ValueError as error:
         raise _contradiction(f"{at}.exponential", str(error)) from None
-    low, high = hist.min_seconds, hist.max_seconds
-    if low is not None and high is not None and low > high:
-        raise _contradiction(f"{at}.min_seconds", f"{low} is above the maximum {high}")
-    result = LatencyHistogram(
-        bucket_bounds=buckets,
-        sum_ns=hist.sum_ns,
-        min=low,
-        max=high,
-        first_cell=first,
-        cells=cells,
-    )
+    try:
+        result = LatencyHistogram(
+            bucket_bounds=buckets,
+            sum_ns=hist.sum_ns,
+            min=hist.min_seconds,
+            max=hist.max_seconds,
+            first_cell=first,
+            cells=cells,
+        )
+    except ValueError as error:
+        field, _, why = str(error).partition(" ")
+        field = {"min": "min_seconds", "max": "max_seconds"}.get(field, field)
+        raise _contradiction(f"{at}.{field}", why) from None
     _agree(f"{at}.exponential", result.count, hist.count)
     if result.buckets != hist.buckets:
         raise _contradiction(f"{at}.buckets", "other counts than explicit")
