@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import json
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -396,12 +397,23 @@ def test_values_beyond_the_range_count(server: Server) -> None:
     assert 0 == count % 7
 
 
+def dashboard() -> Any:
+    """The dashboard as Grafana imports it."""
+    return json.loads((ASSETS / "ometrics-dashboard.json").read_text("utf-8"))
+
+
+def filled_in(template: str, job: str) -> str:
+    """A query with all variables at All, but for the job, over the last seconds."""
+    expression = template.replace("$__rate_interval", "10s").replace("[1h]", "[10s]")
+    expression = expression.replace("$job", job)
+    return re.sub(r"\$(instance|model|operation|provider)\b", ".*", expression)
+
+
 def dashboard_queries() -> list[tuple[str, str]]:
     """Panel's title and expression of each query of the dashboard."""
-    dashboard = json.loads((ASSETS / "ometrics-dashboard.json").read_text("utf-8"))
     return [
         (panel["title"], target["expr"])
-        for panel in dashboard["panels"]
+        for panel in dashboard()["panels"]
         for target in panel.get("targets", [])
     ]
 
@@ -411,30 +423,85 @@ def test_every_query_of_the_dashboard_returns_data(server: Server, job: str) -> 
     """With classic and with native histograms, each returns numbers."""
     empty = []
     for title, template in dashboard_queries():
-        expression = (
-            template.replace("$__rate_interval", "10s")
-            .replace("[1h]", "[10s]")
-            .replace("$job", job)
-            .replace("$model", ".*")
-        )
+        expression = filled_in(template, job)
+        assert "$" not in expression
         if all(repr(value) == "nan" for _, value in server.query(expression)):
             empty.append((title, expression))
 
     assert [] == empty
-    assert len(dashboard_queries()) >= 40
+    assert len(dashboard_queries()) >= 50
+
+
+def test_every_query_of_the_dashboard_follows_its_variables() -> None:
+    """Each selects jobs and instances; those of calls, operations and providers too."""
+    for title, template in dashboard_queries():
+        for name, selector in re.findall(r"([a-z_]+)\{([^}]*)\}", template):
+            wanted = ["$job", "$instance"]
+            if name.startswith(("ometrics_call_", "ometrics_calls_", "gen_ai_")):
+                wanted += ["$model", "$operation", "$provider"]
+            assert [] == [key for key in wanted if key not in selector], title
+
+
+@pytest.mark.parametrize("job", ["text-growing", "protobuf-growing"])
+def test_phases_of_the_dashboard_add_up_to_the_mean(server: Server, job: str) -> None:
+    """What is stacked is as high as the line of the mean, what is unknown included."""
+    (panel,) = (p for p in dashboard()["panels"] if "by phase" in p["title"][5:])
+    phases, unknown, mean = (
+        filled_in(target["expr"], job) for target in panel["targets"]
+    )
+    # One query, so that all is of one instant.
+    stack = f"sum(({phases}) or ({unknown}))"
+
+    assert 5 == len(server.query(phases))
+    assert server.value(unknown) > 0
+    assert 1.0 == pytest.approx(server.value(f"{stack} / ({mean})"))
+
+
+@pytest.mark.parametrize("job", ["text-growing", "protobuf-growing"])
+def test_ratios_of_the_dashboard_are_those_of_the_sample(
+    server: Server, job: str
+) -> None:
+    """Failures, cache hits, truncated answers and cold loads of a model with all."""
+    templates = dict(dashboard_queries())
+    told = {
+        title: {
+            labels["gen_ai_request_model"]: value
+            for labels, value in server.query(filled_in(template, job))
+        }
+        for title, template in templates.items()
+        if title.endswith(" ratio by model") or title == "Cold loads"
+    }
+    qwen = {title: values["qwen2.5:0.5b"] for title, values in told.items()}
+    chats = filled_in(
+        'increase(ometrics_calls_total{job="$job", outcome="success",'
+        ' gen_ai_operation_name="chat"}[1h])',
+        job,
+    )
+    cold = f"({filled_in(templates['Cold loads'], job)}) / on () sum({chats})"
+
+    assert 4 == len(qwen)
+    assert 2 / 8 == pytest.approx(qwen["Failure ratio by model"])
+    assert 128 / 412 == pytest.approx(qwen["Cache-hit ratio by model"])
+    assert 1 / 4 == pytest.approx(qwen["Truncation ratio by model"])
+    assert 0.0 == told["Failure ratio by model"]["__overflow__"]
+    # One load of 0.95 s in the four successful chats of each scrape.
+    assert 1 / 4 == pytest.approx(server.value(cold), rel=0.1)
 
 
 def test_variables_of_the_dashboard_have_values(server: Server) -> None:
-    """`label_values(metric, label)` of both variables finds something."""
-    dashboard = json.loads((ASSETS / "ometrics-dashboard.json").read_text("utf-8"))
-    for variable in dashboard["templating"]["list"]:
+    """`label_values(metric, label)` of each variable finds something."""
+    names = []
+    for variable in dashboard()["templating"]["list"]:
         if variable["type"] != "query":
             continue
+        names.append(variable["name"])
         metric, label = variable["definition"][len("label_values(") : -1].rsplit(
             ", ", 1
         )
-        series = server.query(metric.replace("$job", "text-growing"))
+        series = server.query(filled_in(metric, "text-growing"))
         assert any(labels.get(label) for labels, _ in series), variable["name"]
+
+    assert ["job", "instance", "provider", "model", "operation"] == names
 
 
 def test_recording_rules_return_data(server: Server) -> None:
@@ -442,7 +509,7 @@ def test_recording_rules_return_data(server: Server) -> None:
     assert PROMTOOL is not None
     rules = (ASSETS / "ometrics-rules.yml").read_text("utf-8")
     expressions = recording_expressions(rules)
-    assert 7 == len(expressions)
+    assert 10 == len(expressions)
     for job in ("text-growing", "protobuf-growing"):
         for name, expression in expressions.items():
             if "job_model_outcome:" in expression:
@@ -459,7 +526,7 @@ def recording_expressions(rules: str) -> dict[str, str]:
         name, _, rest = rule.partition("\n")
         lines = rest.partition("expr: |\n")[2].split("\n")
         body = [line for line in lines if line.startswith(" " * 10)]
-        expressions[name] = " ".join(body).replace("[5m]", "[10s]")
+        expressions[name] = re.sub(r"\[(5m|1h)\]", "[10s]", " ".join(body))
     return expressions
 
 
@@ -491,7 +558,7 @@ def test_promtool_accepts_the_rules(tmp_path: Path) -> None:
     tests.write_bytes((DATA / "ometrics-rules-test.yml").read_bytes())
 
     checked = promtool("check", "rules", str(rules))
-    assert (0, True) == (checked[0], "SUCCESS: 15 rules found" in checked[1]), checked
+    assert (0, True) == (checked[0], "SUCCESS: 19 rules found" in checked[1]), checked
     tested = promtool("test", "rules", str(tests))
     assert (0, True) == (tested[0], "SUCCESS" in tested[1]), tested
 
