@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         GENAI_DURATION_BUCKETS,
         LatencyHistogram,
     )
+    from ometrics.instrumentation.api import instrument, uninstrument
     from ometrics.snapshot import (
         CallMetrics,
         PerformanceMetrics,
@@ -68,6 +69,8 @@ __all__ = [
     "TaskStatistics",
     "Timer",
     "UnknownModelError",
+    "instrument",
+    "uninstrument",
 ]
 
 # The same names by module, for the interpreter. Type checkers do not see this, so they
@@ -94,6 +97,7 @@ if not TYPE_CHECKING:
                 "GENAI_DURATION_BUCKETS",
                 "LatencyHistogram",
             ),
+            "instrumentation.api": ("instrument", "uninstrument"),
             "snapshot": (
                 "CallMetrics",
                 "PerformanceMetrics",

@@ -157,7 +157,7 @@ _STATUS_CODES: Final = {
 # Client libraries are optional, so their exceptions are known by name, bases included:
 # httpx and httpx2, openai, aiohttp, requests, urllib3, http.client, asyncio,
 # concurrent.futures, and the builtin ones. A timeout is looked for first, because some
-# are connection errors too.
+# are connection errors too (but urllib3 makes a refused connection a timeout).
 _TIMEOUTS: Final = frozenset(
     {"APITimeoutError", "Timeout", "TimeoutError", "TimeoutException"}
 )
@@ -198,7 +198,7 @@ def classify(error: BaseException) -> str:
     code = code_of(error)
     if status is not None and status >= _FIRST_ERROR:
         code = code_of_status(status, str(error) if status == _INTERNAL else "")
-    elif not _TIMEOUTS.isdisjoint(names):
+    elif not _TIMEOUTS.isdisjoint(names) and "NewConnectionError" not in names:
         code = ErrorTimeout.code
     elif not _BROKEN.isdisjoint(names):
         code = ErrorConnectionFailed.code

@@ -1,29 +1,27 @@
 # SPDX-License-Identifier: MIT
-"""What a finished answer tells: Ollama's and OpenAI's forms -> numbers of a call.
-
-Only numbers, `done_reason` and the model's name are read. A field that is absent is
-`None`: both servers leave out what they do not know, Ollama also what is zero.
-"""
+"""`record_response`: a finished answer that the caller has in hand, as any object."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from ometrics._calls import record_call
+from ometrics.instrumentation.endpoints import CHAT, EMBEDDINGS, TEXT
+from ometrics.instrumentation.usage import (
+    NOT_INFERENCE,
+    Usage,
+    canonical,
+    field,
+    ollama_usage,
+    openai_usage,
+)
 
 if TYPE_CHECKING:
     from ometrics.collector import MetricsCollector
-
-CHAT: Final = "chat"
-TEXT: Final = "text_completion"
-EMBEDDINGS: Final = "embeddings"
-
-# Answers to a request that only loads or unloads a model: not inference.
-NOT_INFERENCE: Final = frozenset({"load", "unload"})
 
 _OPENAI_OBJECTS: Final = {
     "chat.completion": CHAT,
@@ -38,76 +36,6 @@ _OLLAMA_FIELDS: Final = (
     ("embeddings", EMBEDDINGS),
     ("embedding", EMBEDDINGS),
 )
-
-
-class Told(NamedTuple):
-    """What a server told of a call, in the order of `Call.end`; durations in ns."""
-
-    total: object = None
-    load: object = None
-    prefill: object = None
-    decode: object = None
-    prompt_tokens: object = None
-    cached_tokens: object = None
-    completion_tokens: object = None
-    done_reason: object = None
-
-
-NOTHING: Final = Told()
-
-
-def canonical(model: str) -> str:
-    """The model's name without the tag that Ollama adds where there is none."""
-    return model.removesuffix(":latest")
-
-
-def told_by_ollama(answer: Mapping[str, Any]) -> Told:
-    """The numbers of Ollama's body, or of the last line of its stream."""
-    get = answer.get
-    return Told(
-        get("total_duration"),
-        get("load_duration"),
-        get("prompt_eval_duration"),
-        get("eval_duration"),
-        get("prompt_eval_count"),
-        get("prompt_eval_cached_count"),
-        get("eval_count"),
-        get("done_reason"),
-    )
-
-
-def told_by_usage(usage: object, reason: object = None) -> Told:
-    """
-    The numbers of OpenAI's `usage`, which tells tokens and no durations.
-
-    Args:
-        usage: Dictionary or object; `None` if the server sent none.
-        reason: The `finish_reason`.
-    """
-    if usage is None:
-        return Told(done_reason=reason)
-    prompt, completion = (
-        field(usage, "prompt_tokens"),
-        field(usage, "completion_tokens"),
-    )
-    details = field(usage, "prompt_tokens_details")
-    if prompt is None:  # the Responses interface has other names for the same
-        prompt, completion = field(usage, "input_tokens"), field(usage, "output_tokens")
-        details = field(usage, "input_tokens_details")
-    cached = None if details is None else field(details, "cached_tokens")
-    return Told(
-        prompt_tokens=prompt,
-        cached_tokens=cached,
-        completion_tokens=completion,
-        done_reason=reason,
-    )
-
-
-def field(holder: object, name: str) -> Any:
-    """A field of a dictionary or of a client's object; `None` if it is not there."""
-    if isinstance(holder, Mapping):
-        return holder.get(name)
-    return getattr(holder, name, None)
 
 
 def finish_reason(answer: object) -> Any:
@@ -132,14 +60,14 @@ def record(
             number.
     """
     answer = _decoded(response)
-    operation, told = _read(answer)
+    operation, numbers = _read(answer)
     model = field(answer, "model") or field(answer, "remote_model")
     if not isinstance(model, str):
         raise TypeError("the response does not say which model answered")
-    if told.done_reason in NOT_INFERENCE:
+    if numbers.done_reason in NOT_INFERENCE:
         return
     seconds = latency.total_seconds() if isinstance(latency, timedelta) else latency
-    record_call(collector, canonical(model), operation, seconds, *told)
+    record_call(collector, canonical(model), operation, seconds, *numbers)
 
 
 def _decoded(response: object) -> object:
@@ -151,12 +79,12 @@ def _decoded(response: object) -> object:
         raise TypeError(f"the response is not JSON: {error}") from None
 
 
-def _read(answer: object) -> tuple[str, Told]:
+def _read(answer: object) -> tuple[str, Usage]:
     """Operation and numbers of a finished answer of either form."""
     kind = field(answer, "object")
     usage = field(answer, "usage")
     if kind in _OPENAI_OBJECTS:
-        return _OPENAI_OBJECTS[kind], told_by_usage(usage, finish_reason(answer))
+        return _OPENAI_OBJECTS[kind], openai_usage(usage, finish_reason(answer))
     present = _fields_of(answer)
     operation = next((op for name, op in _OLLAMA_FIELDS if name in present), None)
     if operation is None:
@@ -166,7 +94,7 @@ def _read(answer: object) -> tuple[str, Told]:
         )
     if present.get("done") is False:
         raise TypeError("the response is not finished: it says done is false")
-    return operation, told_by_ollama(present)
+    return operation, ollama_usage(present)
 
 
 def _fields_of(answer: object) -> Mapping[str, Any]:

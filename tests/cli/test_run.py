@@ -220,18 +220,64 @@ def test_clients_are_not_imported_for_others(tmp_path: Path) -> None:
     result = call("run", program)
 
     assert "set()\n" == result.stdout
-    assert "no call of the ollama or openai client was seen" in result.stderr
+    assert "no call to a model was seen" in result.stderr
+    assert "ometrics.instrument(hosts=[...])" in result.stderr
 
 
 def test_a_module_of_the_same_name_is_left_alone(tmp_path: Path) -> None:
-    """A program's own `ollama.py` works; one line says that it is not measured."""
-    script(tmp_path, "answer = 42", "ollama.py")
-    program = script(tmp_path, "import ollama\nprint(ollama.answer)")
+    """A program's own `httpx.py` works; one line says that it is not measured."""
+    script(tmp_path, "answer = 42", "httpx.py")
+    program = script(tmp_path, "import httpx\nprint(httpx.answer)")
     result = call("run", program)
 
     assert "42\n" == result.stdout
     assert 0 == result.returncode
-    assert "ollama is not measured" in result.stderr
+    assert "httpx is not measured" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("import subprocess, sys\nsubprocess.run([sys.executable, '-c', ''])", True),
+        ("import os\nos.fork() or os._exit(0)\nos.wait()", True),
+        ("print('alone')", False),
+    ],
+)
+def test_children_that_were_not_measured(
+    tmp_path: Path, source: str, said: bool
+) -> None:
+    """A program that starts others is told that these are not in the numbers."""
+    result = call("run", script(tmp_path, source))
+
+    assert said == ("started processes" in result.stderr)
+    assert said == ("ometrics proxy" in result.stderr)
+
+
+def test_a_client_that_was_not_measured(tmp_path: Path) -> None:
+    """So with a client that has a way of its own to the network."""
+    script(tmp_path, "", "pycurl.py")
+    result = call("run", script(tmp_path, "import pycurl"))
+
+    assert "calls by pycurl are not measured" in result.stderr
+
+
+def test_a_program_that_asks_whether_a_client_is_there(
+    tmp_path: Path, server: ScriptedOllama
+) -> None:
+    """To look for a package, however often, does not keep it from being measured."""
+    source = f"""
+import importlib.util
+for _ in range(3):
+    for name in ("httpx", "ollama", "aiohttp", "httpx2"):
+        importlib.util.find_spec(name)
+import ollama
+ollama.Client({server.url!r}).chat("llama3.2", [{{"role": "user", "content": "x"}}])
+"""
+    program = script(tmp_path, source)
+    result = call("run", "--json", tmp_path / "out.json", program)
+
+    assert "" == result.stdout
+    assert 1 == load(tmp_path / "out.json").total_requests
 
 
 def test_json_goes_where_it_was_asked_for(tmp_path: Path) -> None:

@@ -20,9 +20,10 @@ from typing import Final, NoReturn, TextIO
 from rich.live import Live
 
 from ometrics.cli.above import Redirection
-from ometrics.cli.clients import instrument_when_imported
 from ometrics.collector import MetricsCollector
 from ometrics.export import json as json_export
+from ometrics.instrumentation.api import instrument
+from ometrics.instrumentation.unmeasured import notes
 from ometrics.view import tables
 from ometrics.view.escape import harmless
 from ometrics.view.live import live
@@ -80,7 +81,7 @@ class Watch:
 
     def start(self) -> None:
         """Instrument the clients, and see to it that the end is noticed."""
-        instrument_when_imported(self.collector, self._say)
+        instrument(self.collector)
         # First registered is last called: after all exit handlers of the program.
         atexit.register(self.finish)
         for name in ENDING:
@@ -123,8 +124,8 @@ class Watch:
             sys.stderr.flush()  # what the program said before comes before
         snapshot = self.collector.snapshot()
         self._console.print(tables.report(snapshot), end="")
-        if not snapshot.models:
-            self._say("no call of the ollama or openai client was seen")
+        for note in notes(len(snapshot.models)):
+            self._say(note)
 
     def _write_json(self) -> None:
         if self._json is not None:

@@ -252,13 +252,13 @@ class Exchange:
     def finished(self) -> None:
         """The body has come to its end."""
         reader = self._reader
-        if reader is None:
-            self._call.succeeded()
-            return
         try:
-            reader.finish()
-            self._end(reader)
-        except Exception as error:  # noqa: BLE001
+            if reader is None:  # ours failed, or it is over already
+                self._call.succeeded()
+            else:
+                reader.finish()
+                self._end(reader)
+        except Exception as error:  # noqa: BLE001 - the caller's call comes first
             self._failed(error)
             self._call.succeeded()
 

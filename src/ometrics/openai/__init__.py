@@ -8,7 +8,7 @@ One line instruments the official OpenAI client, against any compatible server.
     client = openai.OpenAI(base_url="http://localhost:11434/v1", api_key="ollama")
 
 The record is the same as for Ollama's own client: tokens where the server sends
-`usage`, chunks timed; such a server tells no durations, so these stay `None`.
+`usage`, chunks timed; such a server sends no durations, so these stay `None`.
 """
 
 from ometrics.openai.instrument import instrument, uninstrument

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import logging
 import sys
 import types
@@ -19,8 +18,8 @@ from instrumenting import (
 )
 
 import ometrics.ollama
-from ometrics import MetricsCollector, observing
-from ometrics.ollama import stream as streams
+from ometrics import MetricsCollector
+from ometrics.instrumentation import answers, endpoints, exchange, registry
 from ometrics.testing import (
     Line,
     ScriptedOllama,
@@ -60,18 +59,34 @@ class FaultyCall:
         return getattr(self._call, name)
 
 
-seam = importlib.import_module("ometrics.ollama.instrument")  # hidden by its function
 STEPS: list[tuple[Any, str]] = [
-    (seam, "canonical"),
-    (seam, "seen_by"),
-    (seam, "OllamaWatch"),
-    (observing.Instrumentation, "collectors"),
-    (streams, "answers"),
-    (streams, "told"),
-    (streams, "relative_of"),
-    (streams, "told_by_ollama"),
-    (observing, "classify"),
+    (registry, "endpoint_of"),
+    (registry, "is_local_ollama"),
+    (registry, "asked_by"),
+    (registry, "provider_of"),
+    (registry, "Exchange"),
+    (endpoints, "_asked"),
+    (exchange, "canonical"),
+    (exchange, "AnswerReader"),
+    (exchange, "classify"),
+    (answers, "is_plain_output"),
+    (answers.AnswerReader, "feed"),
+    (answers.AnswerReader, "complete"),
+    (answers.AnswerReader, "finish"),
 ]
+# Whatever is called from these cannot harm the caller.
+GUARDS = {
+    method.__code__
+    for method in (
+        registry.Registry.exchange_for,
+        exchange.Exchange.answered,
+        exchange.Exchange.data,
+        exchange.Exchange.finished,
+        exchange.TrackedCall.start,
+        exchange.TrackedCall.chunk,
+        exchange.TrackedCall._finish,
+    )
+}
 
 
 def faulty(monkeypatch: pytest.MonkeyPatch, countdown: Countdown) -> MetricsCollector:
@@ -119,7 +134,7 @@ def test_nth_failure(
     """
     Whichever of our steps fails, the caller gets what it would have got.
 
-    Seen to fail with `guarded` returning its method unchanged.
+    Seen to fail without the `except` of `Exchange.data`.
     """
     server.script(
         CHAT,
@@ -151,13 +166,12 @@ def test_nth_failure(
 def test_nth_line_fails(server: ScriptedOllama, ask: Driver, streamed: bool) -> None:
     """So with a failure at every n-th line that runs inside what is guarded."""
     bare = ending(ask, streamed=streamed)
-    guard = observing.guarded(lambda _: None).__code__
     collector = ometrics.ollama.instrument(MetricsCollector())
     before = collector.snapshot().internal_errors
 
     def inside(frame: types.FrameType | None) -> bool:
         while frame is not None and "ometrics" in frame.f_code.co_filename:
-            if frame.f_code is guard:
+            if frame.f_code in GUARDS:
                 return True
             frame = frame.f_back
         return False
@@ -197,7 +211,7 @@ def test_failures_are_logged_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Once a kind and place, by class and function, never with the message."""
-    monkeypatch.setattr(observing, "_reported", set())
+    monkeypatch.setattr(exchange, "_reported", set())
     with caplog.at_level(logging.WARNING, "ometrics"):
         for _ in range(3):
             with pytest.MonkeyPatch.context() as patch:
@@ -223,7 +237,7 @@ def test_a_log_handler_that_raises(
     handler = Broken()
     logger = logging.getLogger("ometrics")
     logger.addHandler(handler)
-    monkeypatch.setattr(observing, "_reported", set())
+    monkeypatch.setattr(exchange, "_reported", set())
     try:
         collector = faulty(monkeypatch, Countdown(5))
         answer = ending(ask, streamed=True)

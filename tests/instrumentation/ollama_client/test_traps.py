@@ -33,7 +33,7 @@ from instrumenting import (
 
 import ometrics.ollama
 from ometrics import MetricsCollector, Snapshot
-from ometrics.ollama import stream
+from ometrics.instrumentation import answers
 from ometrics.testing import (
     Close,
     Delay,
@@ -505,7 +505,10 @@ def test_trap_20_uninstall_really_restores(
     collector: MetricsCollector, ask: Driver
 ) -> None:
     """Afterwards the client has the very attributes it had, and nothing is counted."""
-    kinds = ollama.Client, ollama.AsyncClient
+    kinds = (
+        *(ollama.Client, ollama.AsyncClient),
+        *(httpx.HTTPTransport, httpx.AsyncHTTPTransport),
+    )
     ometrics.ollama.uninstrument()
     before = [dict(vars(kind)) for kind in kinds]
     ometrics.ollama.instrument(collector)
@@ -535,7 +538,7 @@ def test_trap_21_telemetry_error_does_not_reach_the_caller(
     def fail(*_: Any) -> None:
         raise TypeError("in a metric")
 
-    monkeypatch.setattr(stream, "told", fail)
+    monkeypatch.setattr(answers.AnswerReader, "complete", fail)
     answer = ask("chat", stream=streamed)
     ometrics.ollama.uninstrument()
 

@@ -173,7 +173,7 @@ def test_default_collector() -> None:
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_wrap(server: ScriptedOllama, streamed: bool) -> None:
-    """A wrapped client is a client, shares the other's connections, patches nothing."""
+    """A wrapped client is a client, and shares the other's connections."""
     before = [vars(kind)["_request"] for kind in KINDS]
     collector, second = MetricsCollector(), MetricsCollector()
     with ollama.Client(host=server.url) as plain:
@@ -236,13 +236,23 @@ def test_results_and_signatures_are_unchanged(
 ) -> None:
     """The answer is equal to the bare client's, and so is the method's signature."""
     bare = client.chat(MODEL, HI), list(client.chat(MODEL, HI, stream=True))
-    signatures = [inspect.signature(kind._request) for kind in KINDS]
+    patched = [
+        *[kind._request for kind in KINDS],
+        httpx.HTTPTransport.handle_request,
+        httpx.AsyncHTTPTransport.handle_async_request,
+    ]
+    signatures = [inspect.signature(method) for method in patched]
     ometrics.ollama.instrument(MetricsCollector())
 
     assert bare == (client.chat(MODEL, HI), list(client.chat(MODEL, HI, stream=True)))
-    assert signatures == [inspect.signature(kind._request) for kind in KINDS]
-    assert [False, True] == [
-        inspect.iscoroutinefunction(kind._request) for kind in KINDS
+    patched[2:] = [
+        httpx.HTTPTransport.handle_request,
+        httpx.AsyncHTTPTransport.handle_async_request,
+    ]
+
+    assert signatures == [inspect.signature(method) for method in patched]
+    assert [False, True, False, True] == [
+        inspect.iscoroutinefunction(method) for method in patched
     ]
     assert ["chat"] == server.requests[-1].path.split("/")[-1:]
 
@@ -414,12 +424,12 @@ def test_beneath_a_patch_that_hides_ours(
 ) -> None:
     """A wrapper of ours that can no longer be found counts no more."""
     collector = ometrics.ollama.instrument(MetricsCollector())
-    inner = ollama.Client._request
+    inner = httpx.HTTPTransport.handle_request
 
     def hiding(*args: Any, **kwargs: Any) -> Any:
         return inner(*args, **kwargs)
 
-    monkeypatch.setattr(ollama.Client, "_request", hiding)
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", hiding)
     ometrics.ollama.instrument(collector)
     client.chat(MODEL, HI)
     list(client.chat(MODEL, HI, stream=True))
@@ -429,7 +439,7 @@ def test_beneath_a_patch_that_hides_ours(
     ometrics.ollama.uninstrument()
     monkeypatch.undo()
     client.chat(MODEL, HI)
-    ollama.Client._request = inner.__wrapped__
+    httpx.HTTPTransport.handle_request = inner.__wrapped__  # type: ignore[method-assign]
 
     assert (2, 0, 0, 0) == outcomes(collector)
 
@@ -439,13 +449,13 @@ def test_beneath_a_patch_that_cannot_be_undone(
 ) -> None:
     """Under somebody's plain function ours stays, does nothing, and comes back."""
     collector = ometrics.ollama.instrument(MetricsCollector())
-    inner = ollama.Client._request
+    inner = httpx.HTTPTransport.handle_request
 
     def theirs(self: Any, *args: Any, **kwargs: Any) -> Any:
         return inner(self, *args, **kwargs)
 
     theirs.__wrapped__ = inner  # type: ignore[attr-defined]
-    monkeypatch.setattr(ollama.Client, "_request", theirs)
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", theirs)
     client.chat(MODEL, HI)
     ometrics.ollama.uninstrument()
     client.chat(MODEL, HI)

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
+import httpx
 import ollama
 import pytest
 from instrumenting import Driver
@@ -13,16 +15,18 @@ import ometrics.ollama
 from ometrics import MetricsCollector
 from ometrics.testing import ScriptedOllama
 
-KINDS = ollama.Client, ollama.AsyncClient
+KINDS = ollama.Client, ollama.AsyncClient, httpx.HTTPTransport, httpx.AsyncHTTPTransport
 
 
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
-    """Leave the client as it was."""
-    before = [vars(kind)["_request"] for kind in KINDS]
+    """Leave the client, and the HTTP client under it, as they were."""
+    before = [dict(vars(kind)) for kind in KINDS]
     yield
     ometrics.ollama.uninstrument()
-    assert before == [vars(kind)["_request"] for kind in KINDS]
+    gc.collect()  # what `wrap` made
+    ometrics.ollama.uninstrument()
+    assert before == [dict(vars(kind)) for kind in KINDS]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import inspect
 from collections.abc import Iterator
 from typing import Any
@@ -25,8 +26,8 @@ from instrumenting import (
 
 import ometrics.ollama
 import ometrics.openai
-from ometrics import MetricsCollector, observing
-from ometrics.openai import watch as watching
+from ometrics import MetricsCollector
+from ometrics.instrumentation import answers, exchange, registry
 from ometrics.testing import (
     OPENAI_DONE,
     Event,
@@ -41,19 +42,20 @@ from ometrics.testing import (
 
 CHAT = "/v1/chat/completions"
 CREATE = "chat.completions.create"
-KINDS = [
-    next(k for k in kind.__mro__ if "request" in vars(k))
-    for kind in (openai.OpenAI, openai.AsyncOpenAI)
-]
+# What the client's connections are made of: httpx, or its successor.
+HTTP = importlib.import_module(
+    openai.DefaultHttpxClient.__mro__[1].__module__.split(".")[0]
+)
+KINDS = [HTTP.HTTPTransport, HTTP.AsyncHTTPTransport, openai.OpenAI, openai.AsyncOpenAI]
 
 
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
     """Leave the client as it was."""
-    before = [vars(kind)["request"] for kind in KINDS]
+    before = [dict(vars(kind)) for kind in KINDS]
     yield
     ometrics.openai.uninstrument()
-    assert before == [vars(kind)["request"] for kind in KINDS]
+    assert before == [dict(vars(kind)) for kind in KINDS]
 
 
 @pytest.fixture
@@ -300,10 +302,10 @@ def test_codes_of_statuses(
     assert {code: 1} == call_metrics(collector).errors
 
 
-def test_retries_are_one_request(
+def test_retries_are_calls_each(
     server: ScriptedOllama, collector: MetricsCollector
 ) -> None:
-    """What the client tries again is one call of its caller's."""
+    """What the client tries again is a call again: the server had it to do."""
     busy = [Status(503, {"error": "busy"}, {"retry-after-ms": "1"})]
     server.queue(CHAT, busy, busy)
     with openai.OpenAI(
@@ -312,7 +314,8 @@ def test_retries_are_one_request(
         client.chat.completions.create(model=MODEL, messages=HI)
 
     assert 3 == len(server.requests)
-    assert SUCCEEDED == outcomes(collector)
+    assert (1, 2, 0, 0) == outcomes(collector)
+    assert {"RESOURCE_EXHAUSTED": 2} == call_metrics(collector).errors
 
 
 def test_timeout(
@@ -495,12 +498,12 @@ def test_with_raw_response_of_a_stream(
 
 
 @pytest.mark.parametrize(
-    ("how", "tokens"), [("parse", 4), ("read", 4), ("lines", None), ("nothing", None)]
+    ("how", "tokens"), [("parse", 4), ("read", 4), ("lines", 4), ("nothing", None)]
 )
 def test_with_streaming_response(
     collector: MetricsCollector, client: openai.OpenAI, how: str, tokens: int | None
 ) -> None:
-    """The body read whole tells the tokens; not read at all it is a cancellation."""
+    """A body that is read tells the tokens; not read at all it is a cancellation."""
     with client.chat.completions.with_streaming_response.create(
         model=MODEL, messages=HI
     ) as answer:
@@ -557,7 +560,13 @@ def test_types_and_signatures_are_unchanged(
     server: ScriptedOllama, client: openai.OpenAI
 ) -> None:
     """The caller holds what the bare client gives."""
-    signatures = [inspect.signature(kind.request) for kind in KINDS]
+    signatures = [
+        inspect.signature(method)
+        for method in (
+            HTTP.HTTPTransport.handle_request,
+            HTTP.AsyncHTTPTransport.handle_async_request,
+        )
+    ]
     bare = client.chat.completions.create(model=MODEL, messages=HI)
     ometrics.openai.instrument(MetricsCollector())
     stream = client.chat.completions.create(model=MODEL, messages=HI, stream=True)
@@ -565,7 +574,13 @@ def test_types_and_signatures_are_unchanged(
     assert bare == client.chat.completions.create(model=MODEL, messages=HI)
     assert openai.Stream is type(stream)
     assert 5 == len(list(stream))
-    assert signatures == [inspect.signature(kind.request) for kind in KINDS]
+    assert signatures == [
+        inspect.signature(method)
+        for method in (
+            HTTP.HTTPTransport.handle_request,
+            HTTP.AsyncHTTPTransport.handle_async_request,
+        )
+    ]
 
 
 def test_one_client_only(client: openai.OpenAI, ask: OpenAIDriver) -> None:
@@ -612,14 +627,15 @@ class InjectedError(Exception):
     ("owner", "name"),
     [
         (MetricsCollector, "start_call"),
-        (watching.OpenAIWatch, "__init__"),
-        (watching, "told_by_usage"),
-        (watching, "finish_reason"),
-        (watching, "chat_answers"),
-        (observing.Instrumentation, "collectors"),
-        (ometrics.openai.stream, "_Open"),
-        (ometrics.openai.stream._Chunks, "__init__"),
-        (ometrics.openai.stream._Open, "_closes"),
+        (registry, "endpoint_of"),
+        (registry, "asked_by"),
+        (registry, "Exchange"),
+        (exchange, "AnswerReader"),
+        (answers.AnswerReader, "feed"),
+        (answers.AnswerReader, "complete"),
+        (answers, "openai_usage"),
+        (answers._OpenAI, "read_into"),
+        (exchange.TrackedCall, "observer"),
     ],
 )
 def test_nth_failure(  # noqa: PLR0917 - fixtures
@@ -633,7 +649,6 @@ def test_nth_failure(  # noqa: PLR0917 - fixtures
     """Whichever step of ours fails, the caller gets what he would have got."""
     bare = ask(CREATE, stream=streamed)
     collector = ometrics.openai.instrument(MetricsCollector())
-    readers = dict(watching._READERS)
     failed: list[bool] = []
 
     def fail(*_: Any, **__: Any) -> Any:
@@ -641,8 +656,6 @@ def test_nth_failure(  # noqa: PLR0917 - fixtures
         raise InjectedError
 
     monkeypatch.setattr(owner, name, fail)
-    if name == "chat_answers":
-        monkeypatch.setattr(watching, "_READERS", readers | {"/chat/completions": fail})
 
     assert bare == ask(CREATE, stream=streamed)
     gc.collect()

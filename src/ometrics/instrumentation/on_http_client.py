@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: MIT
+"""http.client, and so urllib, urllib3 and requests, which all send by it.
+
+`HTTPConnection.request` is patched, and urllib3's own of the same name. For a call to a
+model the connection makes its answer's file one that shows what it reads to the
+exchange: with the framing of HTTP, which is why there is a `Body` to take it off.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from ometrics.instrumentation.exchange import Exchange
+from ometrics.instrumentation.patching import IsActive, MethodPatch
+from ometrics.instrumentation.registry import Request, may_be_call
+
+ExchangeFor = Callable[[Callable[[], Request]], Exchange | None]
+
+_MAX_LINE: Final = 65_536
+
+
+def patches(module: Any, exchange_for: ExchangeFor) -> list[MethodPatch]:
+    """The patches of `http.client` or `urllib3.connection`."""
+
+    def wrap(original: Any, is_active: IsActive) -> Any:
+        @functools.wraps(original)
+        def request(
+            self: Any,
+            method: str,
+            url: str,
+            body: Any = None,
+            headers: Any = {},  # noqa: B006 - as the original has it
+            **kwargs: Any,
+        ) -> Any:
+            if not may_be_call(method, url.partition("?")[0]) or not is_active():
+                return original(self, method, url, body, headers, **kwargs)
+            exchange = exchange_for(lambda: _read(self, method, url, body, headers))
+            if exchange is None:
+                return original(self, method, url, body, headers, **kwargs)
+            exchange.begin()
+            _prepare(self, exchange)
+            try:
+                return original(self, method, url, body, headers, **kwargs)
+            except BaseException as error:
+                exchange.broke(error)
+                raise
+            finally:
+                vars(self).pop("connect", None)
+
+        return request
+
+    return [MethodPatch(module.HTTPConnection, "request", wrap)]
+
+
+def _read(connection: Any, method: str, url: str, body: Any, headers: Any) -> Request:
+    names = {str(name).lower(): value for name, value in dict(headers or {}).items()}
+    path = "/" + url.split("/", 3)[-1] if "://" in url else url
+    return Request(method, path, connection.host, connection.port, names, body)
+
+
+def _prepare(connection: Any, exchange: Exchange) -> None:
+    """Have a connection tell when it is there, and show what its answer reads."""
+    own = vars(connection)
+    for name in ("connect", "response_class"):  # of a request that got no answer
+        own.pop(name, None)
+    if connection.sock is None:
+
+        def connect() -> None:
+            own.pop("connect", None)
+            connection.connect()
+            exchange.connected()
+
+        own["connect"] = connect
+    else:
+        exchange.connected()
+
+    def response_class(*args: Any, **kwargs: Any) -> Any:
+        own.pop("response_class", None)
+        response = connection.response_class(*args, **kwargs)
+        vars(response)["begin"] = functools.partial(_begin, response, exchange)
+        return response
+
+    own["response_class"] = response_class
+
+
+def _begin(response: Any, exchange: Exchange) -> None:
+    """Read the answer's headers, then watch its file."""
+    vars(response).pop("begin", None)
+    try:
+        response.begin()
+    except BaseException as error:
+        exchange.broke(error)
+        raise
+    get = response.headers.get
+    exchange.answered(
+        response.status, get("content-type", ""), get("content-encoding", "")
+    )
+    if response.fp is None:
+        exchange.finished()
+    else:
+        length = None if response.chunked else response.length
+        response.fp = _File(response.fp, Body(exchange, length, response.chunked))
+
+
+class Body:
+    """
+    The body within an answer's bytes.
+
+    Args:
+        exchange: Whom to show it.
+        length: Of the body; `None` if it ends with the connection.
+        is_chunked: Whether it comes with chunked transfer encoding.
+    """
+
+    __slots__ = ("_exchange", "_is_chunked", "_left", "_line")
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        length: int | None,
+        is_chunked: bool,
+    ) -> None:
+        self._exchange = exchange
+        self._is_chunked = is_chunked
+        self._left = length  # of the body, or of the chunk under way
+        self._line = b""  # the size of the next chunk, as far as it is here
+
+    def feed(self, data: bytes) -> None:
+        """The answer's next bytes; no bytes are its end."""
+        if not data:
+            if self._is_chunked or self._left is not None:
+                self._exchange.broke(http.client.IncompleteRead(b""))
+            else:
+                self._exchange.finished()
+        elif self._is_chunked:
+            self._unchunk(data)
+        else:
+            self._exchange.data(data)
+            if self._left is not None:
+                self._left -= len(data)
+                if self._left <= 0:
+                    self._exchange.finished()
+
+    def _unchunk(self, data: bytes) -> None:
+        """Take off the sizes before and the line ends behind each chunk."""
+        while data:
+            if self._left:
+                piece, data = data[: self._left], data[self._left :]
+                self._left -= len(piece)
+                self._exchange.data(piece)
+                continue
+            line, end, data = data.partition(b"\n")
+            self._line += line[:_MAX_LINE]
+            if not end:
+                return
+            size, self._line = self._line.partition(b";")[0].strip(), b""
+            if size:  # else the end of the chunk before
+                self._left = int(size, 16)
+                if self._left == 0:
+                    self._is_chunked = False
+                    self._exchange.finished()
+                    return
+
+    def broke(self, error: BaseException) -> None:
+        """Reading raised."""
+        self._exchange.broke(error)
+
+    def closed(self) -> None:
+        """The file is closed, after its end or before."""
+        self._exchange.closed()
+
+
+class _File:
+    """An answer's file, which shows what is read from it."""
+
+    def __init__(self, file: Any, body: Body) -> None:
+        self._file = file
+        self._body = body
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")
+
+    def read(self, *args: Any) -> bytes:
+        return self._seen(self._file.read, args)
+
+    def read1(self, *args: Any) -> bytes:
+        return self._seen(self._file.read1, args)
+
+    def readline(self, *args: Any) -> bytes:
+        return self._seen(self._file.readline, args)
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            count: int = self._file.readinto(buffer)
+        except BaseException as error:
+            self._body.broke(error)
+            raise
+        if len(buffer):
+            self._feed(bytes(memoryview(buffer)[:count]))
+        return count
+
+    def close(self) -> None:
+        self._body.closed()
+        self._file.close()
+
+    def _seen(self, read: Callable[..., bytes], args: tuple[Any, ...]) -> bytes:
+        try:
+            data = read(*args)
+        except BaseException as error:
+            self._body.broke(error)
+            raise
+        if data or args != (0,):
+            self._feed(data)
+        return data
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self._body.feed(data)
+        except Exception as error:  # noqa: BLE001 - framing that is none is theirs
+            self._body.broke(error)

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: MIT
+"""Who measures what: collectors, by interface and by client; and the patches for them.
+
+The HTTP clients are patched where the request leaves them, at the last layer that knows
+it as one: no client that is patched is built on another one that is, so a call passes
+exactly one patch, and counts once.
+
+Thread-safety: a lock for changes; a call reads what stands.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
+from typing import Any, Final, NamedTuple
+
+from ometrics.collector import MetricsCollector
+from ometrics.instrumentation.endpoints import LAST_PARTS, asked_by, endpoint_of
+from ometrics.instrumentation.exchange import Exchange, report
+from ometrics.instrumentation.imports import ImportWatch
+from ometrics.instrumentation.patching import MethodPatch
+from ometrics.instrumentation.providers import is_local_ollama, provider_of
+
+logger = logging.getLogger("ometrics")
+
+INTERFACES: Final = ("ollama", "openai", "anthropic")
+
+# The packages that are patched when they are imported -> the module here that does it.
+CLIENTS: Final = {
+    "httpx": "ometrics.instrumentation.on_httpx",
+    "httpx2": "ometrics.instrumentation.on_httpx",
+    "aiohttp": "ometrics.instrumentation.on_aiohttp",
+    "http.client": "ometrics.instrumentation.on_http_client",
+    "urllib3.connection": "ometrics.instrumentation.on_http_client",
+}
+
+Collectors = tuple[MetricsCollector, ...]
+
+_default_lock = threading.Lock()
+_default: MetricsCollector | None = None
+
+
+def default_collector() -> MetricsCollector:
+    """The collector of everything that is instrumented without naming one."""
+    global _default  # noqa: PLW0603 - one a process is the idea
+    with _default_lock:
+        if _default is None:
+            _default = MetricsCollector()
+        return _default
+
+
+class _Measuring(NamedTuple):
+    """One collector that measures an interface, everywhere or of one client."""
+
+    collector: MetricsCollector
+    interface: str
+    hosts: frozenset[str] = frozenset()
+
+
+class Request(NamedTuple):
+    """
+    A request as an HTTP client sends it.
+
+    Attributes:
+        method: As `POST`.
+        path: Of the address.
+        host: Name or address of the server.
+        port: `None` for the scheme's own.
+        headers: Looked up by lower-case names.
+        body: `bytes`, `str` or a dictionary; `None` if it is none of these.
+        transport: What sends it, where collectors may measure one client only.
+        collectors: Who measures this one request.
+    """
+
+    method: str
+    path: str
+    host: str
+    port: int | None
+    headers: Mapping[str, str]
+    body: object
+    transport: object = None
+    collectors: Collectors = ()
+
+
+class Registry:
+    """Who measures what; see the module."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._everywhere: tuple[_Measuring, ...] = ()
+        self._by_transport: weakref.WeakKeyDictionary[Any, tuple[_Measuring, ...]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._marking: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._patches: dict[str, list[MethodPatch]] = {}
+        self._imports = ImportWatch(self._imported)
+
+    @property
+    def everywhere(self) -> Collectors:
+        """Who measures all clients."""
+        return tuple(dict.fromkeys(m.collector for m in self._everywhere))
+
+    def add(
+        self,
+        collector: MetricsCollector,
+        interfaces: Iterable[str],
+        hosts: frozenset[str] = frozenset(),
+    ) -> None:
+        """Let a collector measure interfaces, whatever client is used."""
+        with self._lock:
+            for interface in interfaces:
+                measuring = _Measuring(collector, interface, hosts)
+                self._everywhere = _with(self._everywhere, measuring)
+            self._put()
+
+    def add_client(
+        self, collector: MetricsCollector, interface: str, transports: Iterable[object]
+    ) -> None:
+        """Let a collector measure the requests of these transports."""
+        measuring = _Measuring(collector, interface)
+        with self._lock:
+            for transport in transports:
+                known = self._by_transport.get(transport, ())
+                self._by_transport[transport] = _with(known, measuring)
+            self._put()
+
+    def add_marking(self, client: object) -> None:
+        """Let a client that says of each request who measures it be heard."""
+        with self._lock:
+            self._marking.add(client)
+            self._put()
+
+    def remove(
+        self, collector: MetricsCollector | None, interfaces: Iterable[str]
+    ) -> None:
+        """End it for a collector, or all if `None`; after the last, unpatch."""
+        interfaces = frozenset(interfaces)
+
+        def stays(one: _Measuring) -> bool:
+            is_meant = collector is None or one.collector is collector
+            return not (is_meant and one.interface in interfaces)
+
+        with self._lock:
+            self._everywhere = tuple(filter(stays, self._everywhere))
+            for transport, known in list(self._by_transport.items()):
+                left = tuple(filter(stays, known))
+                if left:
+                    self._by_transport[transport] = left
+                else:
+                    del self._by_transport[transport]
+            if not (self._everywhere or self._by_transport or self._marking):
+                self._imports.stop()
+                for patches in self._patches.values():
+                    for patch in patches:
+                        patch.remove()
+
+    def patches(self) -> list[MethodPatch]:
+        """The patches of all clients that have been imported."""
+        return [patch for patches in self._patches.values() for patch in patches]
+
+    def _put(self) -> None:
+        """Patch what is imported, and the rest when it is."""
+        self._imports.watch(set(CLIENTS))
+
+    def _imported(self, module: ModuleType) -> None:
+        """Patch a client; a failure leaves it unmeasured, and is logged."""
+        name = module.__name__
+        try:
+            with self._lock:
+                if name not in self._patches:
+                    ours = importlib.import_module(CLIENTS[name])
+                    self._patches[name] = ours.patches(module, self.exchange_for)
+                for patch in self._patches[name]:
+                    patch.put()
+        except Exception as error:  # noqa: BLE001 - the program's import must not fail
+            logger.warning("%s is not measured: %s", name, type(error).__name__)
+
+    def exchange_for(self, read: Callable[[], Request]) -> Exchange | None:
+        """
+        What measures a request; `None` if it is no call to a model, or not of interest.
+
+        Args:
+            read: Tells of the request; called only here, where a failure harms nobody.
+        """
+        try:
+            return self._exchange_for(read())
+        except Exception as error:  # noqa: BLE001 - the caller's call comes first
+            report(self.everywhere, error)
+            return None
+
+    def _exchange_for(self, request: Request) -> Exchange | None:
+        headers = request.headers
+        by_openai = "x-stainless-lang" in headers
+        endpoint = endpoint_of(request.method, request.path, by_openai_client=by_openai)
+        if endpoint is None:
+            return None
+        is_official = by_openai or headers.get("user-agent", "").startswith("ollama-")
+        collectors = request.collectors
+        if request.transport is not None and self._by_transport:
+            for one in self._by_transport.get(request.transport, ()):
+                if one.interface == endpoint.interface:
+                    collectors = _once(collectors, one.collector)
+        for one in self._everywhere:
+            if one.interface == endpoint.interface and (
+                is_official or is_local_ollama(request.host, request.port, one.hosts)
+            ):
+                collectors = _once(collectors, one.collector)
+        if not collectors:
+            return None
+        model = asked_by(request.body).model
+        if model is None:
+            return None
+        provider = provider_of(endpoint.interface, request.host, request.port)
+        return Exchange(collectors, model, endpoint, provider)
+
+
+def may_be_call(method: str, path: str) -> bool:
+    """Whether a request may be a call to a model: quick, for every request there is."""
+    return method == "POST" and path[path.rfind("/") + 1 :] in LAST_PARTS
+
+
+def _once(collectors: Collectors, one: MetricsCollector) -> Collectors:
+    return collectors if any(c is one for c in collectors) else (*collectors, one)
+
+
+def _with(known: tuple[_Measuring, ...], one: _Measuring) -> tuple[_Measuring, ...]:
+    def is_same(other: _Measuring) -> bool:
+        return other.collector is one.collector and other[1:] == one[1:]
+
+    return known if any(map(is_same, known)) else (*known, one)
+
+
+registry: Final = Registry()
