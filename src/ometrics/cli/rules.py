@@ -24,6 +24,7 @@ EXAMPLES = """
 Examples:
   ometrics rules check rules.toml
   ometrics rules show rules.toml
+  ometrics rules show rules.toml --prometheus > ometrics-alerts.yml
   ometrics rules test rules.toml 09:00.json 09:01.json 09:02.json
   ometrics rules metrics | grep chunk
 """
@@ -49,10 +50,24 @@ def check(files: tuple[Path, ...]) -> None:
 
 @rules.command()
 @click.argument("file", type=RULES_FILE)
-def show(file: Path) -> None:
+@click.option(
+    "--prometheus",
+    is_flag=True,
+    help="Write the same as Prometheus recording and alert rules (2.42 or newer).",
+)
+def show(file: Path, *, prometheus: bool) -> None:
     """Show what FILE says, a sentence a rule."""
+    rules_of_file = load_rules(file).rules
+    if prometheus:
+        from ometrics.rules.prometheus import rules_file
+
+        try:
+            click.echo(rules_file(rules_of_file), nl=False)
+        except ValueError as error:
+            raise UnreadableFileError(f"{file}: {error}") from None
+        return
     console = console_for(sys.stdout)
-    for rule in load_rules(file).rules:
+    for rule in rules_of_file:
         severity = "objective" if isinstance(rule, Objective) else rule.severity
         console.print(
             Text.assemble(
