@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ometrics import openai as openai
     from ometrics import rules as rules
     from ometrics import serve as serve
+    from ometrics import store as store
     from ometrics import testing as testing
     from ometrics._core import ModelRecorder, Timer
     from ometrics.collector import Clock, MetricsCollector
@@ -106,5 +107,5 @@ if not TYPE_CHECKING:
                 "TaskStatistics",
             ),
         },
-        modules=("export", "ollama", "openai", "rules", "serve", "testing"),
+        modules=("export", "ollama", "openai", "rules", "serve", "store", "testing"),
     )

@@ -12,13 +12,16 @@ it; and if within that time it is recorded anew, and more, only the surplus is s
 
 from __future__ import annotations
 
+import contextlib
 import time
 from datetime import datetime, timedelta
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
+from ometrics.fields import Histogram, fields_of
+from ometrics.histogram import LatencyHistogram
 from ometrics.snapshot import PerformanceMetrics, Snapshot
 
 if TYPE_CHECKING:
@@ -159,12 +162,14 @@ def _since(before: Snapshot | None, now: Snapshot) -> Snapshot:
         )
         if model != earlier:
             try:
-                models[name] = model - earlier
+                gained = model - earlier
             except ValueError:
                 # Removed and recorded anew: all its counts are new. Of several
                 # processes only one forgot it, and what is new cannot be known.
                 if len(_ids(now)) == 1:
                     models[name] = model
+            else:
+                models[name] = _with_extremes(gained, model)
     rest = replace(now, models={})
     if before is not None:
         try:
@@ -172,6 +177,45 @@ def _since(before: Snapshot | None, now: Snapshot) -> Snapshot:
         except ValueError:  # one of several processes began anew
             rest = rest.delta(rest)
     return replace(rest, models=models)
+
+
+def _with_extremes(gained: PerformanceMetrics, now: PerformanceMetrics) -> Any:
+    """
+    `gained`, its histograms' extremes known to 1.1 % where they were not new.
+
+    Never beyond those of `now`, so the changes of one start add up to its exact ones.
+    """
+    calls = {
+        operation: _estimated(call, now.calls[operation])
+        for operation, call in gained.calls.items()
+    }
+    return replace(_estimated(gained, now), calls=calls)
+
+
+def _estimated(gained: Any, now: Any) -> Any:
+    better = {}
+    owner: type = type(gained)
+    for field in fields_of(owner):
+        if isinstance(field, Histogram):
+            histogram, whole = field.of(gained), field.of(now)
+            if histogram.cells and None in (histogram.min, histogram.max):
+                # A value on the edge of a cell has no estimate that fits: unknown.
+                with contextlib.suppress(ValueError):
+                    better[field.name] = _with_estimates(histogram, whole)
+    return replace(gained, **better) if better else gained
+
+
+def _with_estimates(gained: Any, whole: Any) -> Any:
+    """Extremes within 1.1 %, on their side of the mean, and not beyond `whole`'s."""
+    latencies = isinstance(gained, LatencyHistogram)
+    total, unit = (gained.sum_ns, 1e9) if latencies else (gained.total, 1.0)
+    mean, rest = divmod(total, gained.count)
+    low, high = gained.min, gained.max
+    if low is None and whole.min is not None:
+        low = max(min(gained.quantile(0.0), mean / unit), whole.min)
+    if high is None and whole.max is not None:
+        high = min(max(gained.quantile(1.0), (mean + bool(rest)) / unit), whole.max)
+    return replace(gained, min=low, max=high)
 
 
 def _without_running(model: PerformanceMetrics) -> PerformanceMetrics:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ometrics.export.files import AnyPath
     from ometrics.resources import ResourceSampler
     from ometrics.serve import Endpoint
+    from ometrics.store import Writer
 
 
 _MOST_MODELS: Final = 100_000_000
@@ -64,8 +65,12 @@ class MetricsCollector(Core):
         max_models: Models kept apart; further names count under `__overflow__`.
         channel_capacity: Unread events that `metrics_channel` keeps.
         clock: Where to read the time instead of the system, for tests.
+        store: A path or database URL in which to keep history (extra `store`): written
+            every 10 s, by `close` and at exit. One that cannot be written is said in
+            the log and tried again; recording goes on.
 
     Raises:
+        ImportError: `store` is given and SQLAlchemy is not installed.
         ValueError: A bound, `max_models` or `channel_capacity` is out of range.
 
     Thread-safety:
@@ -80,6 +85,7 @@ class MetricsCollector(Core):
         "_metrics_channel",
         "_sampler",
         "_windows",
+        "_writer",
         "buckets",
     )
 
@@ -90,6 +96,7 @@ class MetricsCollector(Core):
     _metrics_channel: EventChannel
     _sampler: ResourceSampler | None
     _windows: Windows
+    _writer: Writer | None
 
     def __new__(
         cls,
@@ -98,6 +105,7 @@ class MetricsCollector(Core):
         max_models: int = 1000,
         channel_capacity: int = 100,
         clock: Clock | None = None,
+        store: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Make the core; see the class."""
         bounds = tuple(float(bound) for bound in buckets)
@@ -117,6 +125,11 @@ class MetricsCollector(Core):
         self._sampler = None
         self._windows = Windows(weakref.proxy(self), clock=clock)
         self._metrics_channel = EventChannel(self, capacity=channel_capacity, idle=True)
+        self._writer = None
+        if store is not None:
+            from ometrics.store import Writer
+
+            self._writer = Writer(store, self, clock=clock).start()
         return self
 
     def __init__(self, **_: Any) -> None:
@@ -193,6 +206,8 @@ class MetricsCollector(Core):
         """
         cleared = self._snapshot(reset=True)
         self._windows.cleared(cleared)
+        if self._writer is not None:
+            self._writer.cleared(cleared)
         return cleared
 
     def window(self, length: str | float | timedelta) -> Snapshot:
@@ -217,6 +232,8 @@ class MetricsCollector(Core):
     def _snapshot(self, *, reset: bool) -> Snapshot:
         if self._sampler is not None:
             self._sampler.revive()
+        if self._writer is not None:
+            self._writer.revive()
         packed, totals, running = self.take(reset)
         models = PackedModels(
             packed,
@@ -418,12 +435,16 @@ class MetricsCollector(Core):
         """
         End the channels, the sampler and the endpoints that `serve` began. Idempotent.
 
+        What was counted since the last write goes to the store, if there is one.
+
         What the channels hold can still be read. Recording goes on counting, without
         events.
         """
         self._closed = True
         _channels.stop(self)
         self._windows.close()
+        if self._writer is not None:
+            self._writer.close()
         if self._sampler is not None:
             self._sampler.close()
         for endpoint in self._endpoints:
