@@ -187,19 +187,29 @@ def call_metrics(
 ) -> CallMetrics:
     """Any `CallMetrics`; `operation` is drawn unless given."""
     counts = (
-        *("successful_reqs", "failed_reqs", "cancelled_reqs", "in_flight"),
-        *("decode_tokens", "decode_ns", "prefill_tokens", "prefill_ns"),
+        *("cancelled_reqs", "decode_tokens", "decode_ns"),
+        *("prefill_tokens", "prefill_ns"),
     )
+    errors, in_flight = draw(CODES), draw(st.integers(0, 2**53))
+    latency = draw(histograms(buckets))
     return CallMetrics(
         operation=operation or draw(st.sampled_from(OPERATIONS)),
         prompt_tokens=draw(st.none() | COUNTS),
         cached_tokens=draw(st.none() | COUNTS),
         completion_tokens=draw(st.none() | COUNTS),
         done_reasons=draw(CODES),
-        errors=draw(CODES),
-        oldest_in_flight_seconds=draw(st.none() | SECONDS),
+        successful_reqs=latency.count + draw(st.integers(0, 2**53)),
+        failed_reqs=sum(errors.values()),
+        errors=errors,
+        latency=latency,
+        in_flight=in_flight,
+        oldest_in_flight_seconds=draw(SECONDS) if in_flight else None,
         **{name: draw(st.integers(0, 2**53)) for name in counts},
-        **{name: draw(histograms(buckets)) for name in CALL_HISTOGRAMS},
+        **{
+            name: draw(histograms(buckets))
+            for name in CALL_HISTOGRAMS
+            if name != "latency"
+        },
     )
 
 
@@ -211,16 +221,17 @@ def performance_metrics(
 ) -> PerformanceMetrics:
     """Any model's metrics, sometimes with calls; `model` is drawn unless given."""
     operations = draw(st.lists(st.sampled_from(OPERATIONS), unique=True, max_size=1))
+    errors, unknown, latencies = draw(CODES), draw(COUNTS), draw(histograms(buckets))
     return PerformanceMetrics(
         model=draw(NAMES) if model is None else model,
-        successful_reqs=draw(COUNTS),
-        failed_reqs=draw(st.integers(0, 2**53)),
+        successful_reqs=min(latencies.count + unknown, UINT64_MAX),
+        failed_reqs=sum(errors.values()),
         cancelled_reqs=draw(st.integers(0, 2**53)),
-        latency_unknown=draw(st.integers(0, 2**53)),
+        latency_unknown=unknown,
         tokens_processed=draw(COUNTS),
-        errors=draw(CODES),
+        errors=errors,
         last_updated=draw(st.none() | TIMES),
-        latency_hist=draw(histograms(buckets)),
+        latency_hist=latencies,
         uptime_seconds=draw(SECONDS),
         calls={name: draw(call_metrics(name, buckets)) for name in operations},
     )
@@ -230,13 +241,17 @@ def performance_metrics(
 def task_statistics(draw: st.DrawFn) -> TaskStatistics:
     """Any task statistics."""
     completed, failed = draw(st.integers(0, 2**53)), draw(st.integers(0, 2**53))
+    unknown = draw(st.integers(0, completed + failed))
+    known = completed + failed - unknown
+    low, high = sorted([draw(SECONDS), draw(SECONDS)])
+    limit = min(known * int(high * 1e6), UINT64_MAX)
     return TaskStatistics(
         completed_tasks=completed,
         failed_tasks=failed,
-        duration_unknown=draw(st.integers(0, completed + failed)),
-        sum_ns=draw(COUNTS),
-        min_completion_ms=draw(st.none() | SECONDS),
-        max_completion_ms=draw(st.none() | SECONDS),
+        duration_unknown=unknown,
+        sum_ns=draw(st.integers(0, limit)),
+        min_completion_ms=draw(st.sampled_from([None, low])) if known else None,
+        max_completion_ms=draw(st.sampled_from([None, high])) if known else None,
         last_updated=draw(st.none() | TIMES),
     )
 

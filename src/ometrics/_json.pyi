@@ -1,29 +1,41 @@
+from collections.abc import Callable
 from typing import Any, final
 
 from ometrics._histogram import Layout
 
 def go_duration(seconds: float, /) -> str: ...
-def go_duration_ns(ns: int) -> str: ...
-def indent(compact: bytes, /) -> bytes: ...
+def go_duration_ns(ns: int, /) -> str: ...
 
 @final
-class Views:
+class Key:
     def __new__(
         cls,
-        layout: Layout,
-        buckets: tuple[float, ...],
-        labels: tuple[str, ...],
-        bounds: bytes,
-        quantiles: tuple[float, ...],
-    ) -> Views: ...
-    # The three are `msgspec.Raw`: whatever field of a document they are put into.
-    def render(self, first: int, cells: bytes, /) -> tuple[int, Any, Any, Any]: ...
-    def quantiles(
-        self,
-        first: int,
-        cells: bytes,
-        count: int,
-        low: float | None,
-        high: float | None,
-        /,
-    ) -> tuple[float, ...]: ...
+        name: str,
+        source: str | Callable[[Any], Any],
+        fact: str | None = None,
+        duration: bool = False,
+    ) -> Key: ...
+    @property
+    def name(self) -> str: ...
+
+@final
+class Unit:
+    def __new__(
+        cls,
+        sum_field: str,
+        suffix: str,
+        seconds: float,
+        labels: Callable[[tuple[float, ...]], tuple[str, ...]] | None,
+    ) -> Unit: ...
+
+@final
+class Writer:
+    def __new__(
+        cls,
+        keys: dict[type, tuple[Key, ...]],
+        units: dict[type, Unit],
+        quantiles: dict[str, float],
+        layout_of: Callable[[tuple[float, ...]], Layout],
+        encode: Callable[[Any], bytes],
+    ) -> Writer: ...
+    def write(self, owner: Any, /) -> bytes: ...

@@ -11,6 +11,7 @@ from cli_runs import (
     export,
     snapshot,
 )
+from msgspec.structs import replace
 from strategies import sample_snapshot
 
 pytest.importorskip("click", reason="the extra cli is not installed")
@@ -57,11 +58,12 @@ def test_diff_fails_above_the_limit(
 def test_diff_of_tokens_a_second(tmp_path: Path) -> None:
     """Falling tokens/s are worse, rising ones are not."""
     base = sample_snapshot()
-    slower = Path(tmp_path / "slower.json")
-    text = base.to_json().decode()
-    assert '"decode_ns": 3560000000' in text
-    slower.write_text(
-        text.replace('"decode_ns": 3560000000', '"decode_ns": 7120000000')
+    model = base.models["qwen2.5:0.5b"]
+    chat = replace(model.calls["chat"], decode_ns=2 * model.calls["chat"].decode_ns)
+    slow = replace(model, calls={**model.calls, "chat": chat})
+    slower = export(
+        tmp_path / "slower.json",
+        replace(base, models={**base.models, model.model: slow}),
     )
     same = export(tmp_path / "same.json", base)
 

@@ -14,12 +14,22 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import HOSTILE_NAME, histograms, sample_snapshot, snapshots
+from strategies import (
+    BUCKETS,
+    HOSTILE_NAME,
+    histograms,
+    sample_snapshot,
+    snapshots,
+)
 
-from ometrics import _json
 from ometrics.export import _document
 from ometrics.export import json as json_format
-from ometrics.histogram import UINT64_MAX, LatencyHistogram, layout_of
+from ometrics.histogram import (
+    UINT64_MAX,
+    LatencyHistogram,
+    TokenHistogram,
+    layout_of,
+)
 from ometrics.snapshot import (
     PerformanceMetrics,
     ResourceMetrics,
@@ -190,7 +200,7 @@ def test_every_field_of_the_read_types_is_there() -> None:
 
 
 def spread(value: Any, indent: str = "") -> str:
-    """Plain oracle of `_json.indent`."""
+    """Plain oracle of the layout: arrays on one line."""
     if not isinstance(value, dict) or not value:
         return msgspec.json.encode(value).decode()
     inner = indent + "  "
@@ -199,29 +209,6 @@ def spread(value: Any, indent: str = "") -> str:
         for key, item in value.items()
     ]
     return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text(),
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4)
-    ),
-)
-
-
-@given(JSON.filter(lambda value: isinstance(value, (dict, list))))
-def test_indent_against_a_plain_oracle(value: Any) -> None:
-    """For any document: brackets, quotes and backslashes inside of strings, too."""
-    assert spread(value) + "\n" == _json.indent(msgspec.json.encode(value)).decode()
-
-
-def test_indent_of_a_deep_document() -> None:
-    """Depth beyond one store of spaces, and growth beyond the first guess."""
-    value: dict[str, Any] = {}
-    for _ in range(200):
-        value = {"a": value, "b": "\\"}
-
-    assert spread(value) + "\n" == _json.indent(msgspec.json.encode(value)).decode()
 
 
 def test_two_space_indent() -> None:
@@ -291,7 +278,12 @@ def test_round_trip(snapshot: Snapshot) -> None:
 def test_largest_counts() -> None:
     """64-bit counters are exact; sums beyond stop there."""
     model = PerformanceMetrics(
-        model="m", successful_reqs=UINT64_MAX, failed_reqs=1, tokens_processed=2**53 + 1
+        model="m",
+        successful_reqs=UINT64_MAX,
+        latency_unknown=UINT64_MAX,
+        failed_reqs=1,
+        errors={"TIMEOUT": 1},
+        tokens_processed=2**53 + 1,
     )
     snapshot = snapshot_of(model)
     document = strict(snapshot.to_json())
@@ -482,3 +474,36 @@ def test_write(tmp_path: Path) -> None:
     json_format.write(example(), path)
 
     assert example() == Snapshot.from_json(path.read_bytes())
+
+
+# --- Tokens
+
+
+@given(st.lists(st.integers(0, 2**40), max_size=40), BUCKETS)
+def test_tokens_round_trip(numbers: list[int], buckets: tuple[float, ...]) -> None:
+    """A histogram of tokens is written in tokens, validated, and read back equal."""
+    hist = TokenHistogram.of(numbers, buckets)
+    text = json_format._writer.write(hist)
+    shown = strict(text)
+    offset, counts, underflow, overflow = hist.exponential()
+
+    assert hist == json_format._to_tokens(
+        msgspec.json.decode(text, type=_document.Tokens)
+    )
+    assert (hist.count, hist.total, hist.mean, hist.min, hist.max) == tuple(
+        shown[key] for key in ("count", "total", "mean", "min", "max")
+    )
+    assert shown["percentiles"] == {
+        name: hist.quantile(q) for name, q in _document.QUANTILES.items()
+    }
+    assert shown["exponential"] == {
+        "scale": 5,
+        "offset": offset,
+        "counts": counts,
+        "underflow": underflow,
+        "overflow": overflow,
+    }
+    assert [bound * 2**14 for bound in layout_of(buckets).bounds] == (
+        shown["explicit"]["bounds"]
+    )
+    assert sum(shown["explicit"]["counts"]) == hist.count

@@ -1,22 +1,40 @@
 # SPDX-License-Identifier: MIT
-"""The JSON document as typed structs: what is encoded, validated, and the schema.
+"""The JSON document: its keys, derived from the declared fields of the read types.
 
-The fields of the original package come first in each struct, with its names and types;
-ours follow. `python -m ometrics.export._document` writes the JSON Schema anew.
+Listed here is only what no declaration says: which keys come first, as in the original
+package, and which are computed. Every other declared field follows under its own name,
+so that a new one needs no line here. From the keys follow the structs that validate a
+document, its schema, and the plan by which `_json.pyx` writes one.
+`python -m ometrics.export._document` writes the JSON Schema anew.
 """
 
 from __future__ import annotations
 
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
+from ometrics import _json
+from ometrics.fields import UINT64_MAX, Field, fields_of
+from ometrics.histogram import (
+    TOKEN_SECONDS,
+    LatencyHistogram,
+    TokenHistogram,
+    labels_of,
+)
+from ometrics.models import CallMetrics, PerformanceMetrics
+from ometrics.snapshot import ResourceMetrics, Snapshot, TaskStatistics
+
 SCHEMA_VERSION: Final = 1
 SCHEMA_FILE: Final = Path(__file__).with_name("metrics.schema.json")
-QUANTILES: Final = (0.5, 0.9, 0.95, 0.99, 0.999)
+QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 
 Count = Annotated[int, Meta(ge=0)]
 Counts = dict[str, Count]
@@ -33,17 +51,17 @@ Percent = Annotated[float, Meta(ge=0.0, description="percent")]
 Time = Annotated[datetime, Meta(tz=True, description="UTC, microseconds")]
 
 
+# --- Histograms
+
+
 class Percentiles(msgspec.Struct, gc=False):
-    """Quantiles in seconds, each within 1.1 % of the exact sample quantile."""
+    """Quantiles, each within 1.1 % of the exact sample quantile."""
 
-    p50: Seconds | None = None
-    p90: Seconds | None = None
-    p95: Seconds | None = None
-    p99: Seconds | None = None
-    p999: Seconds | None = None
-
-
-NO_PERCENTILES: Final = Percentiles()
+    p50: Float | None
+    p90: Float | None
+    p95: Float | None
+    p99: Float | None
+    p999: Float | None
 
 
 class Explicit(msgspec.Struct, gc=False):
@@ -84,121 +102,320 @@ class Histogram(msgspec.Struct, gc=False):
     max_seconds: Seconds | None
     percentiles_seconds: Percentiles
     buckets: Annotated[Counts, Meta(description="by label, not cumulative")]
-    bucket_bounds_seconds: Annotated[list[Seconds], Meta(min_length=1)]
+    bucket_bounds_seconds: Annotated[tuple[Seconds, ...], Meta(min_length=1)]
     explicit: Explicit
     exponential: Exponential
 
 
-class Call(msgspec.Struct, gc=False):
-    """Instrumented calls of one operation; null is what nobody told."""
+class TokenExplicit(msgspec.Struct, gc=False):
+    """
+    Exact counts at the bounds that cut the cells, here in tokens.
 
-    operation: str
-    successful_reqs: Count
-    failed_reqs: Count
-    cancelled_reqs: Count
-    in_flight: Count
-    oldest_in_flight_seconds: Seconds | None
-    prompt_tokens: Count | None
-    cached_tokens: Count | None
-    completion_tokens: Count | None
-    decode_tokens: Count
-    decode_ns: Count
-    decode_tokens_per_second: Float | None
-    prefill_tokens: Count
-    prefill_ns: Count
-    prefill_tokens_per_second: Float | None
-    done_reasons: Counts
-    errors: Counts
-    latency: Histogram
-    time_to_first_chunk: Histogram
-    time_to_first_answer: Histogram
-    time_per_output_chunk: Histogram
-    load: Histogram
-    prefill: Histogram
-    decode: Histogram
-    residual: Histogram
-    network: Histogram
+    `counts[i]` holds the values above `bounds[i-1]` up to and including `bounds[i]`;
+    one more count is for what is above the last bound.
+    """
+
+    bounds: list[Float]
+    counts: list[Count]
 
 
-class Model(msgspec.Struct, gc=False):
-    """One model's requests."""
+class TokenExponential(msgspec.Struct, gc=False):
+    """
+    Base-2 exponential histogram in OpenTelemetry's numbering, base = 2^(2^-scale).
 
-    model: str
-    total_requests: Count
-    successful_reqs: Count
-    failed_reqs: Count
-    avg_latency: Duration
-    throughput: Annotated[float, Meta(ge=0.0, description="requests a second")]
-    error_rate: Percent
-    tokens_processed: Count
-    avg_tokens_per_req: Float
-    avg_latency_seconds: Seconds | None
-    min_latency: Duration | None
-    min_latency_seconds: Seconds | None
-    max_latency: Duration | None
-    max_latency_seconds: Seconds | None
-    total_latency: Duration
-    total_latency_seconds: Seconds
-    cancelled_reqs: Count
-    latency_unknown: Count
-    errors: Annotated[Counts, Meta(description="failures by code")]
-    last_updated: Time | None
-    uptime_seconds: Seconds
-    latency_hist: Histogram
-    calls: Annotated[dict[str, Call], Meta(description="by operation")]
+    `counts[i]` holds the values in `(base^(offset+i), base^(offset+i+1)]` tokens;
+    `underflow` those up to 2^-6, so none but 0, and `overflow` those above 2^26.
+    """
+
+    scale: Annotated[int, Meta(ge=5, le=5)]
+    offset: Annotated[int, Meta(ge=-192, le=831)]
+    counts: Annotated[list[Count], Meta(max_length=1024)]
+    underflow: Count
+    overflow: Count
 
 
-class Tasks(msgspec.Struct, gc=False):
-    """How tasks went."""
+class Tokens(msgspec.Struct, gc=False):
+    """One set of numbers of tokens; all views count the same values."""
 
-    total_tasks: Count
-    completed_tasks: Count
-    failed_tasks: Count
-    success_rate: Percent
-    avg_completion_ms: Float | None
-    min_completion_ms: Float | None
-    max_completion_ms: Float | None
-    duration_unknown: Count
-    sum_ns: Annotated[int, Meta(ge=0, description="nanoseconds")]
-    last_updated: Time | None
-
-
-class Resources(msgspec.Struct, gc=False):
-    """What the process used when it was last told."""
-
-    memory_usage_mb: Annotated[int, Meta(description="MB, rounded")]
-    cpu_usage_percent: Annotated[float, Meta(description="percent of one core")]
-    goroutine_count: Annotated[int, Meta(description="threads and asyncio tasks")]
-    memory_usage_mb_exact: Annotated[float, Meta(description="MB")]
-    timestamp: Time
+    count: Count
+    total: Count
+    mean: Float | None
+    min: Float | None
+    max: Float | None
+    percentiles: Percentiles
+    bucket_bounds_seconds: Annotated[tuple[Seconds, ...], Meta(min_length=1)]
+    explicit: TokenExplicit
+    exponential: TokenExponential
 
 
-class Document(msgspec.Struct, gc=False):
-    """Everything an ometrics collector knows, at one instant."""
+# What a histogram is made of; all else in its object follows from this.
 
-    start_time: Time
-    collection_time: Time
-    uptime_seconds: Seconds
-    model_metrics: dict[str, Model]
-    task_statistics: Tasks
-    resource_metrics: Resources | None
-    total_requests: Count
-    total_errors: Count
-    overall_error_rate: Percent
-    schema_version: Annotated[int, Meta(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)]
-    instance_id: str
-    invalid_values: Annotated[Counts, Meta(description="by reason")]
-    overflowed_requests: Count
-    truncated_names: Count
-    saturated: Count
-    events_emitted: Count
-    events_dropped: Count
-    internal_errors: Count
+
+class _ExplicitSource(msgspec.Struct, gc=False):
+    counts: list[int]
+
+
+class _ExponentialSource(msgspec.Struct, gc=False):
+    offset: int
+    counts: list[int]
+    underflow: int
+    overflow: int
+
+
+class _HistogramSource(msgspec.Struct, gc=False):
+    sum_ns: int
+    min_seconds: float | None
+    max_seconds: float | None
+    bucket_bounds_seconds: tuple[float, ...]
+    explicit: _ExplicitSource
+    exponential: _ExponentialSource
+
+
+class _TokensSource(msgspec.Struct, gc=False):
+    total: int
+    min: float | None
+    max: float | None
+    bucket_bounds_seconds: tuple[float, ...]
+    explicit: _ExplicitSource
+    exponential: _ExponentialSource
+
+
+# --- Keys
+
+
+@dataclass(frozen=True)
+class Key:
+    """
+    A key of an object of the document.
+
+    Attributes:
+        name: The key.
+        type: What it holds, for msgspec.
+        source: The attribute that it shows, or a function of the owner.
+        fact: `mean`, `min`, `max` or `total` of the histogram that the attribute is.
+        duration: Whether the fact is written as Go writes durations.
+        field: The declaration of what it shows; `None` of what is computed.
+    """
+
+    name: str
+    type: Any
+    source: str | Callable[[Any], Any]
+    fact: str | None = None
+    duration: bool = False
+    field: Field | None = None
+
+
+def _saturated(get: Callable[[Any], int]) -> Callable[[Any], int]:
+    """A computed sum that stops where a 64-bit counter does."""
+    return lambda owner: min(get(owner), UINT64_MAX)
+
+
+def _requests(model: PerformanceMetrics) -> int:
+    return min(model.successful_reqs + model.failed_reqs, UINT64_MAX)
+
+
+def _latency(name: str, fact: str, *, seconds: bool = False) -> Key:
+    kind: Any = Seconds if seconds else Duration
+    known = fact == "total" or (fact == "mean" and not seconds)
+    kind = kind if known else kind | None
+    return Key(name, kind, "latency_hist", fact, duration=not seconds)
+
+
+# Of each read type: the keys that come first, in the order of the original package and
+# of its first version here, with those that are computed. A string is a declared field.
+_FIRST: Final[dict[type, tuple[str | Key, ...]]] = {
+    Snapshot: (
+        *("start_time", "collection_time", "uptime_seconds", "models"),
+        *("task_statistics", "resource_metrics"),
+        Key("total_requests", Count, _saturated(lambda s: s.total_requests)),
+        Key("total_errors", Count, _saturated(lambda s: s.total_errors)),
+        Key("overall_error_rate", Percent, "overall_error_rate"),
+        Key(
+            "schema_version",
+            Annotated[int, Meta(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)],
+            lambda _: SCHEMA_VERSION,
+        ),
+        *("instance_id", "invalid_values"),
+        Key("overflowed_requests", Count, _saturated(lambda s: s.overflowed_requests)),
+    ),
+    PerformanceMetrics: (
+        "model",
+        Key("total_requests", Count, _requests),
+        *("successful_reqs", "failed_reqs"),
+        _latency("avg_latency", "mean"),
+        Key("throughput", Float, lambda model: model.throughput or 0.0),
+        Key("error_rate", Percent, "error_rate"),
+        "tokens_processed",
+        Key("avg_tokens_per_req", Float, lambda model: model.avg_tokens_per_req or 0.0),
+        _latency("avg_latency_seconds", "mean", seconds=True),
+        _latency("min_latency", "min"),
+        _latency("min_latency_seconds", "min", seconds=True),
+        _latency("max_latency", "max"),
+        _latency("max_latency_seconds", "max", seconds=True),
+        _latency("total_latency", "total"),
+        _latency("total_latency_seconds", "total", seconds=True),
+        *("cancelled_reqs", "latency_unknown", "errors", "last_updated"),
+        *("uptime_seconds", "latency_hist", "calls"),
+    ),
+    CallMetrics: (
+        *("operation", "successful_reqs", "failed_reqs", "cancelled_reqs"),
+        *("in_flight", "oldest_in_flight_seconds"),
+        *("prompt_tokens", "cached_tokens", "completion_tokens"),
+        *("decode_tokens", "decode_ns"),
+        Key("decode_tokens_per_second", Float | None, "decode_tokens_per_second"),
+        *("prefill_tokens", "prefill_ns"),
+        Key("prefill_tokens_per_second", Float | None, "prefill_tokens_per_second"),
+        *("done_reasons", "errors"),
+    ),
+    TaskStatistics: (
+        Key("total_tasks", Count, _saturated(lambda tasks: tasks.total_tasks)),
+        *("completed_tasks", "failed_tasks"),
+        Key("success_rate", Percent, "success_rate"),
+        Key("avg_completion_ms", Float | None, "avg_completion_ms"),
+        *("min_completion_ms", "max_completion_ms", "duration_unknown", "sum_ns"),
+    ),
+    ResourceMetrics: (
+        # The original's megabytes are an integer; `memory_usage_mb_exact` is the rest.
+        Key(
+            "memory_usage_mb",
+            Annotated[int, Meta(ge=0, description="MB, rounded")],
+            lambda used: min(round(used.memory_usage_mb), UINT64_MAX),
+        ),
+        *("cpu_usage_percent", "goroutine_count", "memory_usage_mb", "timestamp"),
+    ),
+}
+_NAMES: Final[dict[Any, str]] = {
+    Snapshot: "Document",
+    PerformanceMetrics: "Model",
+    CallMetrics: "Call",
+    TaskStatistics: "Tasks",
+    ResourceMetrics: "Resources",
+}
+# Where the original has another name than the field, or another meaning of it.
+_RENAMED: Final[dict[tuple[Any, str], str]] = {
+    (Snapshot, "models"): "model_metrics",
+    (ResourceMetrics, "memory_usage_mb"): "memory_usage_mb_exact",
+}
+OWNERS: Final = tuple(_FIRST)
+
+
+@cache
+def keys_of(owner: type) -> tuple[Key, ...]:
+    """All keys of the object of a read type, in order."""
+    made_of = set(owner.__struct_fields__)  # type: ignore[attr-defined]
+    hints = get_type_hints(owner)
+    declared = {
+        field.name: Key(
+            _RENAMED.get((owner, field.name), field.name),
+            _described(_translated(hints[field.name], _json_type), field.help),
+            field.name,
+            field=field,
+        )
+        for field in fields_of(owner)
+        if field.name in made_of
+    }
+    first = [
+        declared.pop(key) if isinstance(key, str) else key for key in _FIRST[owner]
+    ]
+    return (*first, *declared.values())
+
+
+def _described(kind: Any, text: str) -> Any:
+    return Annotated[kind, Meta(description=text)]
+
+
+def _translated(hint: Any, leaf: Callable[[Any], Any]) -> Any:
+    """The type of a field, with `leaf` in place of each type that it consists of."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        (inner,) = (a for a in arguments if a is not types.NoneType)
+        return _translated(inner, leaf) | None
+    if origin is not None and issubclass(origin, Mapping):
+        return dict[str, _translated(arguments[1], leaf)]  # type: ignore[misc]
+    return leaf(hint)
+
+
+def _json_type(hint: Any) -> Any:
+    """What a value of this type is in a document."""
+    return struct_of(hint) if hint in _NAMES else _TYPES[hint]
+
+
+_TYPES: Final[dict[Any, Any]] = {
+    int: Count,
+    float: Float,
+    str: str,
+    datetime: Time,
+    LatencyHistogram: Histogram,
+    TokenHistogram: Tokens,
+}
+
+
+@cache
+def struct_of(owner: type) -> Any:
+    """The struct that validates the object of a read type."""
+    first_line = (owner.__doc__ or "").strip().partition("\n")[0]
+    return msgspec.defstruct(
+        _NAMES[owner],
+        [(key.name, key.type) for key in keys_of(owner)],
+        gc=False,
+        namespace={"__doc__": first_line},
+        module=__name__,
+    )
+
+
+# --- What a snapshot is made of
+
+
+def _source_type(hint: Any) -> Any:
+    """The same as `_json_type`, without what is computed and what is validated."""
+    return source_of(hint) if hint in _NAMES else _SOURCES.get(hint, hint)
+
+
+_SOURCES: Final[dict[Any, Any]] = {
+    LatencyHistogram: _HistogramSource,
+    TokenHistogram: _TokensSource,
+}
+
+
+@cache
+def source_of(owner: type) -> Any:
+    """The struct that reads only what a read type is made of."""
+    hints = get_type_hints(owner)
+    return msgspec.defstruct(
+        f"_{_NAMES[owner]}Source",
+        [
+            (key.name, _translated(hints[key.field.name], _source_type))
+            for key in keys_of(owner)
+            if key.field is not None
+        ],
+        gc=False,
+        module=__name__,
+    )
+
+
+# --- The plan for writing, and the schema
+
+
+def plan() -> dict[type, tuple[_json.Key, ...]]:
+    """What `_json.Writer` writes of each read type."""
+    return {
+        owner: tuple(
+            _json.Key(key.name, key.source, key.fact, key.duration)
+            for key in keys_of(owner)
+        )
+        for owner in OWNERS
+    }
+
+
+UNITS: Final[dict[type, _json.Unit]] = {
+    LatencyHistogram: _json.Unit("sum_ns", "_seconds", 1.0, labels_of),
+    TokenHistogram: _json.Unit("total", "", TOKEN_SECONDS, None),
+}
 
 
 def schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a document."""
-    (root,), parts = msgspec.json.schema_components([Document])
+    (root,), parts = msgspec.json.schema_components([struct_of(Snapshot)])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Metrics exported by ometrics",

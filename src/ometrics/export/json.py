@@ -1,44 +1,44 @@
 # SPDX-License-Identifier: MIT
 """JSON: the original package's document with our additions under new keys.
 
-`_document.py` holds the typed structs of the document (and so the schema); this module
-fills them from a `Snapshot`, reads them back, and writes files. `load(dump(s)) == s`.
+`_document.py` says which keys there are, `_json.pyx` writes them; this module reads
+them back, looks for contradictions, and writes files. `load(dump(s)) == s`.
 
-Why msgspec, and why two things are done beside it: of 100 models with 1,000 lognormal
-latencies each (200 kB without white space; CPython 3.11, one noisy core) `json` takes
-15 ms, orjson 3.13 0.30 ms, or 0.40 ms with its indent, and msgspec 0.22 0.42 ms from
-dicts and lists, or 0.08 ms from our structs when `_json.pyx` has written the counts (as
-`msgspec.Raw`, 0.08 ms). Only msgspec also validates by type and makes the schema.
-`msgspec.json.format` would add 0.47 ms, and like orjson puts each of the hundreds of
-counts on a line of its own; `_json.indent` takes 0.08 ms and keeps arrays on one line.
+Writing: 100 models with 200 latencies each are 260 kB. Structs for msgspec, which wrote
+the floats, with counts written in C beside them and an indenting pass afterwards took
+twice as long as the plan in C that hands msgspec only floats, strings and times.
+Reading: a document that `dump` wrote is recognized by writing it again, so only what a
+snapshot is made of is decoded, a third of the whole. Whatever is not the same to the
+last byte is decoded whole, validated, and compared key by key.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
-from functools import lru_cache
-from typing import Any, Final
+from functools import cache, lru_cache
+from operator import attrgetter
+from typing import Any, Final, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from ometrics import _json
-from ometrics._json import go_duration, go_duration_ns
 from ometrics.export import _document as doc
 from ometrics.export.files import AnyPath, replace_file
-from ometrics.histogram import UINT64_MAX, LatencyHistogram, labels_of, layout_of
-from ometrics.snapshot import (
-    CALL_HISTOGRAMS,
-    OVERFLOW_MODEL,
-    CallMetrics,
-    PerformanceMetrics,
-    ResourceMetrics,
-    Snapshot,
-    TaskStatistics,
-    percentage,
+from ometrics.histogram import (
+    UINT64_MAX,
+    LatencyHistogram,
+    TokenHistogram,
+    layout_of,
 )
+from ometrics.models import CallMetrics, PerformanceMetrics
+from ometrics.snapshot import Snapshot, TaskStatistics
 
-_encoder: Final = msgspec.json.Encoder()
-_decoder: Final = msgspec.json.Decoder(doc.Document)
+_encode: Final = msgspec.json.Encoder().encode
+_writer: Final = _json.Writer(doc.plan(), doc.UNITS, doc.QUANTILES, layout_of, _encode)
+_whole: Final = msgspec.json.Decoder(doc.struct_of(Snapshot))
+_source: Final = msgspec.json.Decoder(doc.source_of(Snapshot))
 
 
 def dump(snapshot: Snapshot) -> bytes:
@@ -46,15 +46,10 @@ def dump(snapshot: Snapshot) -> bytes:
     A snapshot as a JSON document: UTF-8, two-space indent, a line feed at the end.
 
     Raises:
-        ValueError: The snapshot holds a number that JSON cannot say (NaN, infinity).
+        ValueError: The snapshot holds a number that JSON cannot say (NaN, infinity) or
+            a count beyond 64 bits; the message names the field.
     """
-    document = _of_snapshot(snapshot)
-    try:
-        compact = _encoder.encode(document)
-    except UnicodeEncodeError:
-        # Half a surrogate pair, of a hand-made snapshot: the core mends names.
-        compact = _encoder.encode(_mended(document))
-    return _json.indent(compact)
+    return _writer.write(snapshot)
 
 
 def load(data: bytes | str) -> Snapshot:
@@ -62,18 +57,17 @@ def load(data: bytes | str) -> Snapshot:
     Read what `dump` wrote. Keys that this version does not know are ignored.
 
     Raises:
-        ValueError: Not such a document; the message names the field.
+        ValueError: Not such a document, or one that contradicts itself; the message
+            names the field.
     """
     try:
-        _check_version(data)
-        document = _decoder.decode(data)
-    except msgspec.ValidationError as error:
-        raise ValueError(f"not a metrics document: {_located(error, data)}") from None
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise ValueError(f"not a JSON document: {error}") from None
-    if (path := _too_large(document, "$")) is not None:
-        raise _contradiction(path, "more than 64 bits can count")
-    return _to_snapshot(document)
+        snapshot: Snapshot = _built(Snapshot, _source.decode(data))
+        _check(snapshot)
+        if dump(snapshot) == (data.encode() if isinstance(data, str) else data):
+            return snapshot
+    except (ValueError, OverflowError, RecursionError):
+        pass  # what is wrong is found out below
+    return _load_strictly(data)
 
 
 def write(snapshot: Snapshot, path: AnyPath) -> None:
@@ -86,248 +80,264 @@ def write(snapshot: Snapshot, path: AnyPath) -> None:
     replace_file(path, dump(snapshot))
 
 
-# --- Snapshot to document
-
-
-@lru_cache(maxsize=64)
-def _views_of(buckets: tuple[float, ...]) -> tuple[_json.Views, Any]:
-    """What renders histograms with these buckets, and the buckets as JSON."""
-    layout = layout_of(buckets)
-    bounds = _encoder.encode(layout.bounds)
-    views = _json.Views(layout, buckets, labels_of(buckets), bounds, doc.QUANTILES)
-    return views, msgspec.Raw(_encoder.encode(buckets))
-
-
-def _of_histogram(hist: LatencyHistogram) -> doc.Histogram:
-    views, bounds = _views_of(hist.bucket_bounds)
-    first, cells = hist.first_cell, hist.cells
-    count, buckets, explicit, exponential = views.render(first, cells)
-    sum_ns, low, high = hist.sum_ns, hist.min, hist.max
-    mean, percentiles = None, doc.NO_PERCENTILES
-    if count:
-        mean = sum_ns / count / 1e9
-        percentiles = doc.Percentiles(*views.quantiles(first, cells, count, low, high))
-    return doc.Histogram(
-        *(count, sum_ns, sum_ns / 1e9, mean, low, high),
-        *(percentiles, buckets, bounds, explicit, exponential),
-    )
-
-
-def _of_model(metrics: PerformanceMetrics) -> doc.Model:
-    hist = _of_histogram(metrics.latency_hist)
-    low, high, mean = hist.min_seconds, hist.max_seconds, hist.mean_seconds
-    calls = metrics.calls
-    total = metrics.total_requests
-    return doc.Model(
-        metrics.model,
-        min(total, UINT64_MAX),
-        metrics.successful_reqs,
-        metrics.failed_reqs,
-        "0s" if mean is None else go_duration(mean),
-        metrics.throughput or 0.0,
-        metrics.error_rate,
-        metrics.tokens_processed,
-        metrics.avg_tokens_per_req or 0.0,
-        mean,
-        None if low is None else go_duration(low),
-        low,
-        None if high is None else go_duration(high),
-        high,
-        go_duration_ns(hist.sum_ns),
-        hist.total_seconds,
-        metrics.cancelled_reqs,
-        metrics.latency_unknown,
-        metrics.errors,
-        _utc(metrics.last_updated),
-        metrics.uptime_seconds,
-        hist,
-        {name: _of_call(call) for name, call in calls.items()} if calls else {},
-    )
-
-
-def _of_call(call: CallMetrics) -> doc.Call:
-    histograms: Any = {
-        name: _of_histogram(getattr(call, name)) for name in CALL_HISTOGRAMS
-    }
-    return doc.Call(
-        decode_tokens_per_second=call.decode_tokens_per_second,
-        prefill_tokens_per_second=call.prefill_tokens_per_second,
-        **{name: getattr(call, name) for name in _CALL_FIELDS},
-        **histograms,
-    )
-
-
-def _of_tasks(tasks: TaskStatistics) -> doc.Tasks:
-    return doc.Tasks(
-        total_tasks=min(tasks.total_tasks, UINT64_MAX),
-        success_rate=tasks.success_rate,
-        avg_completion_ms=tasks.avg_completion_ms,
-        last_updated=_utc(tasks.last_updated),
-        **{name: getattr(tasks, name) for name in _TASK_FIELDS},
-    )
-
-
-def _of_resources(resources: ResourceMetrics) -> doc.Resources:
-    # The original's megabytes are an integer, so the key says one; ours says the rest.
-    return doc.Resources(
-        memory_usage_mb=round(resources.memory_usage_mb),
-        cpu_usage_percent=resources.cpu_usage_percent,
-        goroutine_count=resources.goroutine_count,
-        memory_usage_mb_exact=resources.memory_usage_mb,
-        timestamp=resources.timestamp.astimezone(timezone.utc),
-    )
-
-
-def _of_snapshot(snapshot: Snapshot) -> doc.Document:
-    models = {name: _of_model(m) for name, m in snapshot.models.items()}
-    requests = sum([model.total_requests for model in models.values()])
-    errors = sum([model.failed_reqs for model in models.values()])
-    overflow = models.get(OVERFLOW_MODEL)
-    resources = snapshot.resource_metrics
-    return doc.Document(
-        start_time=snapshot.start_time.astimezone(timezone.utc),
-        collection_time=snapshot.collection_time.astimezone(timezone.utc),
-        model_metrics=models,
-        task_statistics=_of_tasks(snapshot.task_statistics),
-        resource_metrics=None if resources is None else _of_resources(resources),
-        total_requests=min(requests, UINT64_MAX),
-        total_errors=min(errors, UINT64_MAX),
-        overall_error_rate=percentage(errors, requests),
-        schema_version=doc.SCHEMA_VERSION,
-        overflowed_requests=0 if overflow is None else overflow.total_requests,
-        **{name: getattr(snapshot, name) for name in _SNAPSHOT_FIELDS},
-    )
-
-
-def _utc(time: datetime | None) -> datetime | None:
-    if time is None or time.tzinfo is timezone.utc:
-        return time
-    return time.astimezone(timezone.utc)
-
-
-def _mended(value: Any) -> Any:
-    """A document in which every string can be encoded."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if isinstance(value, dict):
-        return {_mended(key): _mended(item) for key, item in value.items()}
-    if isinstance(value, msgspec.Struct):
-        fields = {name: getattr(value, name) for name in value.__struct_fields__}
-        return _mended(fields)
-    return value
-
-
 # --- Document to snapshot
 
 
-def _to_snapshot(document: doc.Document) -> Snapshot:
-    models = {
-        name: _to_model(f"$.model_metrics[{name!r}]", model)
-        for name, model in document.model_metrics.items()
-    }
-    resources = document.resource_metrics
-    requests = sum(model.total_requests for model in models.values())
-    errors = sum(model.failed_reqs for model in models.values())
-    _agree("$.total_requests", document.total_requests, requests)
-    _agree("$.total_errors", document.total_errors, errors)
-    return Snapshot(
-        start_time=document.start_time.astimezone(timezone.utc),
-        collection_time=document.collection_time.astimezone(timezone.utc),
-        models=models,
-        task_statistics=_to_tasks(document.task_statistics),
-        resource_metrics=None if resources is None else _to_resources(resources),
-        **{name: getattr(document, name) for name in _SNAPSHOT_FIELDS},
-    )
+class _ContradictionError(ValueError):
+    """What is wrong, and the path to it from here."""
+
+    def __init__(self, at: str, why: str) -> None:
+        super().__init__(at, why)
+        self.at = at
+        self.why = why
+
+    def below(self, step: str) -> _ContradictionError:
+        return _ContradictionError(step + self.at, self.why)
 
 
-def _to_model(at: str, model: doc.Model) -> PerformanceMetrics:
-    requests = model.successful_reqs + model.failed_reqs
-    _agree(f"{at}.total_requests", model.total_requests, requests)
-    return PerformanceMetrics(
-        last_updated=_utc(model.last_updated),
-        latency_hist=_to_histogram(f"{at}.latency_hist", model.latency_hist),
-        calls={
-            name: _to_call(f"{at}.calls[{name!r}]", call)
-            for name, call in model.calls.items()
-        },
-        **{name: getattr(model, name) for name in _MODEL_FIELDS},
-    )
+def _built(owner: type, document: Any) -> Any:
+    """The read type of an object, whole or only what it is made of."""
+    names, values_of, converted = _plan(owner)
+    values = dict(zip(names, values_of(document), strict=True))
+    for name, key, convert in converted:
+        if values[name] is not None:
+            try:
+                values[name] = convert(values[name])
+            except _ContradictionError as error:
+                raise error.below(f".{key}") from None
+            except OverflowError:
+                raise _ContradictionError(f".{key}", "not a time of UTC") from None
+    return owner(**values)
 
 
-def _to_call(at: str, call: doc.Call) -> CallMetrics:
-    histograms: Any = {
-        name: _to_histogram(f"{at}.{name}", getattr(call, name))
-        for name in CALL_HISTOGRAMS
-    }
-    return CallMetrics(
-        **{name: getattr(call, name) for name in _CALL_FIELDS}, **histograms
-    )
+@cache
+def _plan(
+    owner: type,
+) -> tuple[
+    list[str], Callable[[Any], Any], list[tuple[str, str, Callable[[Any], Any]]]
+]:
+    """Names of the fields, what gets them all, and what each has to become."""
+    keys = [key for key in doc.keys_of(owner) if key.field is not None]
+    hints = get_type_hints(owner)
+    names = [str(key.source) for key in keys]
+    converted = [
+        (name, key.name, convert)
+        for name, key in zip(names, keys, strict=True)
+        if (convert := _conversion(hints[name])) is not None
+    ]
+    return names, attrgetter(*(key.name for key in keys)), converted
 
 
-def _to_histogram(at: str, hist: doc.Histogram) -> LatencyHistogram:
-    buckets = tuple(hist.bucket_bounds_seconds)
-    explicit, exponential = hist.explicit, hist.exponential
+def _conversion(hint: Any) -> Callable[[Any], Any] | None:
+    if hint in doc.OWNERS:
+        return lambda value: _built(hint, value)
+    if hint in _HISTOGRAMS:
+        return _HISTOGRAMS[hint]
+    if hint is datetime:
+        return _utc
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is not None and not isinstance(origin, type):
+        origin = None
+    if origin is not None and issubclass(origin, Mapping):
+        member = _conversion(arguments[1])
+        return None if member is None else lambda value: _members(member, value)
+    for argument in arguments:  # of `X | None`
+        if (convert := _conversion(argument)) is not None:
+            return convert
+    return None
+
+
+def _members(convert: Callable[[Any], Any], mapping: dict[str, Any]) -> dict[str, Any]:
+    members = {}
+    for name, value in mapping.items():
+        try:
+            members[name] = convert(value)
+        except _ContradictionError as error:
+            raise error.below(f"[{name!r}]") from None
+    return members
+
+
+def _utc(time: datetime) -> datetime:
+    return time if time.tzinfo is timezone.utc else time.astimezone(timezone.utc)
+
+
+@lru_cache(maxsize=64)
+def _layout(buckets: tuple[float, ...]) -> tuple[tuple[float, ...], Any]:
+    """The layout, and one tuple for all equal ones."""
+    return buckets, layout_of(buckets)
+
+
+def _cells(hist: Any, shift: int) -> tuple[tuple[float, ...], int, bytes]:
+    """The cells of an object of a histogram, whose indices are shifted by its unit."""
+    exponential = hist.exponential
     try:
-        layout = layout_of(buckets)
+        buckets, layout = _layout(hist.bucket_bounds_seconds)
     except ValueError as error:
-        raise _contradiction(f"{at}.bucket_bounds_seconds", str(error)) from None
-    if tuple(explicit.bounds_seconds) != layout.bounds:
-        raise _contradiction(
-            f"{at}.explicit.bounds_seconds", f"must be {list(layout.bounds)}"
-        )
-    if len(explicit.counts) != len(layout.bounds) + 1:
-        raise _contradiction(
-            f"{at}.explicit.counts", f"must have {len(layout.bounds) + 1} counts"
-        )
-    _agree(f"{at}.count", hist.count, sum(explicit.counts))
+        raise _ContradictionError(".bucket_bounds_seconds", str(error)) from None
+    expected = len(layout.bounds) + 1
+    if len(hist.explicit.counts) != expected:
+        raise _ContradictionError(".explicit.counts", f"must have {expected} counts")
     try:
         first, cells = layout.assemble(
-            exponential.offset,
+            exponential.offset - (shift if exponential.counts else 0),
             exponential.counts,
             exponential.underflow,
             exponential.overflow,
-            explicit.counts,
+            hist.explicit.counts,
         )
-    except ValueError as error:
-        raise _contradiction(f"{at}.exponential", str(error)) from None
+    except (ValueError, OverflowError) as error:
+        raise _ContradictionError(".exponential", str(error)) from None
+    return buckets, first, cells
+
+
+def _to_latencies(hist: Any) -> LatencyHistogram:
+    buckets, first, cells = _cells(hist, 0)
     try:
-        result = LatencyHistogram(
+        return LatencyHistogram(
             bucket_bounds=buckets,
-            sum_ns=hist.sum_ns,
             min=hist.min_seconds,
             max=hist.max_seconds,
             first_cell=first,
             cells=cells,
+            sum_ns=hist.sum_ns,
         )
     except ValueError as error:
-        field, _, why = str(error).partition(" ")
-        field = {"min": "min_seconds", "max": "max_seconds"}.get(field, field)
-        raise _contradiction(f"{at}.{field}", why) from None
-    _agree(f"{at}.exponential", result.count, hist.count)
-    if result.buckets != hist.buckets:
-        raise _contradiction(f"{at}.buckets", "other counts than explicit")
-    return result
+        raise _of_field(error, {"min": "min_seconds", "max": "max_seconds"}) from None
 
 
-def _to_tasks(tasks: doc.Tasks) -> TaskStatistics:
-    total = tasks.completed_tasks + tasks.failed_tasks
-    _agree("$.task_statistics.total_tasks", tasks.total_tasks, total)
-    return TaskStatistics(
-        last_updated=_utc(tasks.last_updated),
-        **{name: getattr(tasks, name) for name in _TASK_FIELDS},
-    )
+def _to_tokens(hist: Any) -> TokenHistogram:
+    buckets, first, cells = _cells(hist, TokenHistogram.overflow_index - 384)
+    try:
+        return TokenHistogram(
+            bucket_bounds=buckets,
+            min=hist.min,
+            max=hist.max,
+            first_cell=first,
+            cells=cells,
+            total=hist.total,
+        )
+    except ValueError as error:
+        raise _of_field(error, {}) from None
 
 
-def _to_resources(resources: doc.Resources) -> ResourceMetrics:
-    return ResourceMetrics(
-        memory_usage_mb=resources.memory_usage_mb_exact,
-        cpu_usage_percent=resources.cpu_usage_percent,
-        goroutine_count=resources.goroutine_count,
-        timestamp=resources.timestamp.astimezone(timezone.utc),
-    )
+def _of_field(error: ValueError, keys: dict[str, str]) -> _ContradictionError:
+    """A histogram's message starts with the field that is wrong."""
+    field, _, why = str(error).partition(" ")
+    return _ContradictionError(f".{keys.get(field, field)}", why)
 
 
-# --- What is wrong, and where
+_HISTOGRAMS: Final[dict[Any, Callable[[Any], Any]]] = {
+    LatencyHistogram: _to_latencies,
+    TokenHistogram: _to_tokens,
+}
+
+
+# --- What a snapshot cannot say of itself
+
+
+def _check(snapshot: Snapshot) -> None:
+    """Refuse fields that contradict each other, whatever they are computed into."""
+    for name, model in snapshot.models.items():
+        try:
+            _check_model(name, model)
+        except _ContradictionError as error:
+            raise error.below(f".model_metrics[{name!r}]") from None
+    try:
+        _check_tasks(snapshot.task_statistics)
+    except _ContradictionError as error:
+        raise error.below(".task_statistics") from None
+
+
+def _check_model(name: str, model: PerformanceMetrics) -> None:
+    if model.model != name:
+        raise _ContradictionError(".model", f"{model.model!r} has another key")
+    _check_errors(model)
+    known = model.latency_hist.count + model.latency_unknown
+    if model.successful_reqs != min(known, UINT64_MAX):
+        raise _ContradictionError(
+            ".successful_reqs",
+            f"{model.successful_reqs}, but {known} latencies are known or counted as"
+            " unknown",
+        )
+    for operation, call in model.calls.items():
+        try:
+            _check_call(operation, call)
+        except _ContradictionError as error:
+            raise error.below(f".calls[{operation!r}]") from None
+
+
+def _check_call(operation: str, call: CallMetrics) -> None:
+    if call.operation != operation:
+        raise _ContradictionError(".operation", f"{call.operation!r} has another key")
+    _check_errors(call)
+    if call.latency.count > call.successful_reqs:
+        raise _ContradictionError(
+            ".successful_reqs",
+            f"{call.successful_reqs}, but {call.latency.count} latencies are known",
+        )
+    if (call.in_flight > 0) != (call.oldest_in_flight_seconds is not None):
+        raise _ContradictionError(
+            ".oldest_in_flight_seconds",
+            f"{call.oldest_in_flight_seconds} with {call.in_flight} calls in flight",
+        )
+
+
+def _check_errors(counted: PerformanceMetrics | CallMetrics) -> None:
+    errors = sum(counted.errors.values())
+    if counted.failed_reqs != min(errors, UINT64_MAX):
+        raise _ContradictionError(
+            ".errors", f"add up to {errors} of {counted.failed_reqs} failures"
+        )
+
+
+def _check_tasks(tasks: TaskStatistics) -> None:
+    known = tasks.total_tasks - tasks.duration_unknown
+    low, high = tasks.min_completion_ms, tasks.max_completion_ms
+    if known < 0:
+        raise _ContradictionError(
+            ".duration_unknown",
+            f"{tasks.duration_unknown} of {tasks.total_tasks} tasks",
+        )
+    for key, value, nothing in (
+        ("sum_ns", tasks.sum_ns, 0),
+        ("min_completion_ms", low, None),
+        ("max_completion_ms", high, None),
+    ):
+        if not known and value != nothing:
+            raise _ContradictionError(f".{key}", f"{value} of no known duration")
+    if low is not None and high is not None and low > high:
+        raise _ContradictionError(
+            ".min_completion_ms", f"{low} is above the maximum {high}"
+        )
+    # Each duration is rounded to nanoseconds before it is added.
+    if high is not None and tasks.sum_ns > known * (int(high * 1e6) + 1):
+        raise _ContradictionError(
+            ".sum_ns", f"{tasks.sum_ns} is above {known} times the maximum {high} ms"
+        )
+
+
+# --- What is wrong with a document, and where
+
+
+def _load_strictly(data: bytes | str) -> Snapshot:
+    """Read any document, or say which of its keys is wrong."""
+    try:
+        _check_version(data)
+        document = _whole.decode(data)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"not a metrics document: {_located(error, data)}") from None
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise ValueError(f"not a JSON document: {error}") from None
+    except RecursionError:
+        raise ValueError("not a JSON document: it is nested too deeply") from None
+    try:
+        _refuse_too_large(document, "")
+        snapshot: Snapshot = _built(Snapshot, document)
+        _check(snapshot)
+        _compare(document, _whole.decode(dump(snapshot)), "")
+    except _ContradictionError as error:
+        raise ValueError(f"not a metrics document: ${error.at}: {error.why}") from None
+    return snapshot
 
 
 class _Version(msgspec.Struct):
@@ -348,15 +358,6 @@ def _check_version(data: bytes | str) -> None:
         )
 
 
-def _contradiction(at: str, why: str) -> ValueError:
-    return ValueError(f"not a metrics document: {at}: {why}")
-
-
-def _agree(at: str, told: int, counted: int) -> None:
-    if told != min(counted, UINT64_MAX):
-        raise _contradiction(at, f"{told}, but its parts add up to {counted}")
-
-
 def _located(error: Exception, data: bytes | str) -> str:
     """The message of a validation error, with the model's name where it is known."""
     message = str(error)
@@ -365,7 +366,7 @@ def _located(error: Exception, data: bytes | str) -> str:
     models = msgspec.json.decode(data, type=_RawModels).model_metrics
     for name, raw in models.items():
         try:
-            msgspec.json.decode(raw, type=doc.Model)
+            msgspec.json.decode(raw, type=doc.struct_of(PerformanceMetrics))
         except msgspec.ValidationError:
             return message.replace(_ANY_MODEL, f"$.model_metrics[{name!r}]")
     return message
@@ -378,37 +379,45 @@ class _RawModels(msgspec.Struct):
     model_metrics: dict[str, msgspec.Raw]
 
 
-def _too_large(value: Any, at: str) -> str | None:
-    """Path of the first integer that 64 bits cannot hold."""
-    if isinstance(value, int):
-        return at if abs(value) > UINT64_MAX else None
-    items: Any = ()
+def _items(value: Any) -> list[tuple[str, Any]]:
+    """The values inside of one, each with its step of the path."""
     if isinstance(value, dict):
-        items = [(f"[{key!r}]", item) for key, item in value.items()]
-    elif isinstance(value, list):
-        items = [(f"[{i}]", item) for i, item in enumerate(value)]
-    elif isinstance(value, msgspec.Struct):
-        names = value.__struct_fields__
-        items = [(f".{name}", getattr(value, name)) for name in names]
-    paths = (_too_large(item, at + step) for step, item in items)
-    return next((path for path in paths if path is not None), None)
+        return [(f"[{key!r}]", item) for key, item in value.items()]
+    if isinstance(value, (list, tuple)):
+        return [(f"[{i}]", item) for i, item in enumerate(value)]
+    if isinstance(value, msgspec.Struct):
+        return [(f".{name}", getattr(value, name)) for name in value.__struct_fields__]
+    return []
 
 
-_SNAPSHOT_FIELDS: Final = (
-    *("instance_id", "uptime_seconds", "invalid_values", "truncated_names"),
-    *("saturated", "events_emitted", "events_dropped", "internal_errors"),
-)
-_MODEL_FIELDS: Final = (
-    *("model", "successful_reqs", "failed_reqs", "cancelled_reqs"),
-    *("latency_unknown", "tokens_processed", "errors", "uptime_seconds"),
-)
-_CALL_FIELDS: Final = (
-    *("operation", "successful_reqs", "failed_reqs", "cancelled_reqs", "in_flight"),
-    *("oldest_in_flight_seconds", "prompt_tokens", "cached_tokens"),
-    *("completion_tokens", "decode_tokens", "decode_ns", "prefill_tokens"),
-    *("prefill_ns", "done_reasons", "errors"),
-)
-_TASK_FIELDS: Final = (
-    *("completed_tasks", "failed_tasks", "min_completion_ms", "max_completion_ms"),
-    *("duration_unknown", "sum_ns"),
-)
+def _refuse_too_large(value: Any, at: str) -> None:
+    """Refuse an integer that 64 bits cannot hold."""
+    if isinstance(value, list) and max(value, default=0) <= UINT64_MAX:
+        return
+    if isinstance(value, int) and abs(value) > UINT64_MAX:
+        raise _ContradictionError(at, "more than 64 bits can count")
+    for step, item in _items(value):
+        _refuse_too_large(item, at + step)
+
+
+# Numbers that follow from others may have been written with fewer digits.
+_RELATIVE: Final = 1e-9
+
+
+def _compare(found: Any, expected: Any, at: str) -> None:
+    """Refuse the first value that does not follow from what a snapshot is made of."""
+    if found == expected:
+        return
+    inner, others = dict(_items(found)), dict(_items(expected))
+    if isinstance(found, float) and isinstance(expected, float):
+        same = math.isclose(found, expected, rel_tol=_RELATIVE)
+    elif inner:
+        same = inner.keys() == others.keys()
+    else:
+        same = found == expected
+    if not same:
+        raise _ContradictionError(
+            at, f"{found}, but the rest of the document says {expected}"
+        )
+    for step, item in inner.items():
+        _compare(item, others[step], at + step)
