@@ -1,17 +1,24 @@
+from collections.abc import Callable
 from typing import Any, final
 
 def number_text(value: float, /) -> str: ...
+def labels(pairs: tuple[tuple[str, str], ...], /) -> bytes: ...
+
+@final
+class Lines:
+    def __new__(
+        cls, name: bytes, bounds: tuple[float, ...], created: bytes
+    ) -> Lines: ...
 
 @final
 class Page:
+    def __new__(cls, pace: Callable[[], object] | None = None) -> Page: ...
     def text(self, text: bytes, /) -> None: ...
-    def numbers(
-        self, name: bytes, samples: list[tuple[bytes, Any]], created: bytes, /
-    ) -> None: ...
+    def numbers(self, name: bytes, columns: list[Any], created: bytes, /) -> None: ...
     def histograms(
         self,
         name: bytes,
-        samples: list[tuple[bytes, Any]],
+        columns: list[Any],
         bounds: tuple[float, ...] | None,
         created: bytes,
         /,

@@ -20,7 +20,15 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, strlen
 
-from ometrics._growing cimport om_bytes, put, put_byte, put_decimal
+from ometrics._growing cimport (
+    DECIMAL,
+    om_bytes,
+    put,
+    put_byte,
+    put_decimal,
+    reserve,
+    write_decimal,
+)
 
 cimport cython
 
@@ -50,7 +58,8 @@ cdef struct om_number:
 
 
 cdef struct om_sample:
-    om_text labels
+    om_text labels              # of the owner of the number
+    om_text own                 # of the metric
     om_number number            # of a histogram: its sum
     const uint64_t *counts      # of a histogram: at or below each bound, and in all
 
@@ -75,13 +84,34 @@ cdef inline void put_number(om_bytes *out, om_number *number) noexcept nogil:
     put_byte(out, c"\n")
 
 
-cdef inline void put_name(om_bytes *out, om_text name, om_text labels) noexcept nogil:
+cdef inline void put_name(om_bytes *out, om_text name, om_sample *s) noexcept nogil:
     """`NAME{key="value",...}`; the braces only if there are labels."""
     put_text(out, name)
-    if labels.n:
+    if s.labels.n or s.own.n:
         put_byte(out, c"{")
-        put(out, labels.data + 1, labels.n - 1)     # without the first comma
+        if s.labels.n:
+            put(out, s.labels.data + 1, s.labels.n - 1)     # without the first comma
+            put_text(out, s.own)
+        else:
+            put(out, s.own.data + 1, s.own.n - 1)
         put_byte(out, c"}")
+
+
+def labels(tuple pairs not None, /):
+    """
+    The bytes of `,key="value"` for each pair: with the comma first they can be joined.
+
+    Args:
+        pairs: Attributes and their values, in valid Unicode.
+    """
+    cdef bytearray text = bytearray()
+    for key, value in pairs:
+        if "\\" in value or '"' in value or "\n" in value:
+            value = (
+                value.replace("\\", r"\\").replace('"', r'\"').replace("\n", r"\n")
+            )
+        text += b',%s="%s"' % (key.replace(".", "_").encode(), value.encode())
+    return bytes(text)
 
 
 def number_text(value, /):
@@ -152,12 +182,90 @@ cdef int read_number(om_number *number, value, list kept) except -1:
     return 0
 
 
+cdef void write_buckets(
+    om_bytes *out, om_sample *s, const om_text *heads, Py_ssize_t n, size_t n_text
+) noexcept nogil:
+    """One line a bucket. They are most of a page: room is made once for all of them."""
+    cdef size_t tail = s.labels.n + s.own.n + DECIMAL + 3
+    cdef unsigned char *at
+    cdef Py_ssize_t k
+    if not reserve(out, n_text + n * tail):
+        return
+    at = out.data + out.size
+    for k in range(n):
+        memcpy(at, heads[k].data, heads[k].n)
+        at += heads[k].n
+        memcpy(at, s.labels.data, s.labels.n)
+        at += s.labels.n
+        if s.own.n:
+            memcpy(at, s.own.data, s.own.n)
+            at += s.own.n
+        at[0] = c"}"
+        at[1] = c" "
+        at += 2
+        at += write_decimal(at, s.counts[k])
+        at[0] = c"\n"
+        at += 1
+    out.size = at - out.data
+
+
+cdef inline int name_sample(om_sample *s, labels, own) except -1:
+    s.labels = text_of(<bytes?> labels)
+    s.own.n = 0
+    if own is not None:
+        s.own = text_of(<bytes?> own)
+    return 0
+
+
+@cython.final
+cdef class Lines:
+    """How the lines of a family's histograms begin, for one set of bounds."""
+
+    cdef tuple bounds
+    cdef list texts             # `NAME_bucket{le="BOUND"` of each bound and of infinity
+    cdef om_text *heads         # the same
+    cdef Py_ssize_t n_heads
+    cdef size_t n_text          # bytes of all heads
+    cdef bytes count, sum, created, seconds
+
+    def __cinit__(self, bytes name, tuple bounds, bytes created):
+        cdef Py_ssize_t i
+        self.bounds = bounds
+        self.texts = [
+            b'%s_bucket{le="%s"' % (name, number_text(bound).encode())
+            for bound in (*bounds, float("inf"))
+        ]
+        self.n_heads = len(self.texts)
+        self.heads = <om_text *> malloc(self.n_heads * sizeof(om_text))
+        if self.heads == NULL:
+            raise MemoryError
+        for i in range(self.n_heads):
+            self.heads[i] = text_of(<bytes> self.texts[i])
+            self.n_text += self.heads[i].n
+        self.count = name + b"_count"
+        self.sum = name + b"_sum"
+        self.created = name + b"_created"
+        self.seconds = created
+
+    def __dealloc__(self):
+        free(self.heads)
+
+
 @cython.final
 cdef class Page:
-    """A text page that grows family by family."""
+    """
+    A text page that grows family by family.
+
+    Args:
+        pace: Called after some hundred samples each, to let other threads run.
+    """
 
     cdef om_bytes out
     cdef om_sample samples[AT_ONCE]
+    cdef object pace
+
+    def __cinit__(self, pace=None):
+        self.pace = pace
 
     def __dealloc__(self):
         free(self.out.data)
@@ -167,47 +275,62 @@ cdef class Page:
         put_text(&self.out, text_of(text))
 
     def numbers(
-        self, bytes name not None, list samples not None, bytes created not None, /
+        self, bytes name not None, list columns not None, bytes created not None, /
     ):
         """
         Add a line for each sample.
 
         Args:
             name: The metric's.
-            samples: Pairs of labels, as the bytes of `,key="value"` each, and a number.
+            columns: As of `ometrics.export.names.Family`, with labels as `labels` gives
+                them.
             created: `NAME SECONDS` of a second line for each, or nothing.
         """
-        cdef Py_ssize_t start, i, n
+        cdef Py_ssize_t n = 0
         cdef list kept = []
         cdef om_text c_name = text_of(name)
         cdef bytes created_name, seconds
         created_name, _, seconds = created.partition(b" ")
         cdef om_text c_created = text_of(created_name)
         cdef om_text c_seconds = text_of(seconds)
+        for column in columns:
+            own, read = column.own, column.read
+            for labels, owner in <list?> column.owners:
+                value = owner if read is None else read(owner)
+                if value is None:
+                    continue
+                name_sample(&self.samples[n], labels, own)
+                read_number(&self.samples[n].number, value, kept)
+                n += 1
+                if n == AT_ONCE:
+                    self.write_numbers(n, c_name, c_created, c_seconds)
+                    kept.clear()
+                    n = 0
+        self.write_numbers(n, c_name, c_created, c_seconds)
+
+    cdef int write_numbers(
+        self, Py_ssize_t n, om_text name, om_text created, om_text seconds
+    ) except -1:
+        cdef Py_ssize_t i
         cdef om_sample *s
-        for start in range(0, len(samples), AT_ONCE):
-            n = min(<Py_ssize_t> AT_ONCE, len(samples) - start)
+        with nogil:
             for i in range(n):
-                labels, value = <tuple> samples[start + i]
                 s = &self.samples[i]
-                s.labels = text_of(<bytes?> labels)
-                read_number(&s.number, value, kept)
-            with nogil:
-                for i in range(n):
-                    s = &self.samples[i]
-                    put_name(&self.out, c_name, s.labels)
-                    put_number(&self.out, &s.number)
-                    if c_created.n:
-                        put_name(&self.out, c_created, s.labels)
-                        put_byte(&self.out, c" ")
-                        put_text(&self.out, c_seconds)
-                        put_byte(&self.out, c"\n")
-            kept.clear()
+                put_name(&self.out, name, s)
+                put_number(&self.out, &s.number)
+                if created.n:
+                    put_name(&self.out, created, s)
+                    put_byte(&self.out, c" ")
+                    put_text(&self.out, seconds)
+                    put_byte(&self.out, c"\n")
+        if self.pace is not None:
+            self.pace()
+        return 0
 
     def histograms(
         self,
         bytes name not None,
-        list samples not None,
+        list columns not None,
         tuple bounds,
         bytes created not None,
         /,
@@ -217,80 +340,69 @@ cdef class Page:
 
         Args:
             name: The metric's.
-            samples: Pairs of labels, as for `numbers`, and a histogram.
+            columns: As for `numbers`; the values are histograms.
             bounds: Explicit bounds; `None` for each histogram's own.
             created: Seconds since 1970 for one line more, or nothing.
         """
-        cdef list same = []
-        cdef tuple those = bounds
-        for sample in samples:
-            own = sample[1].bucket_bounds if bounds is None else bounds
-            if own != those and same:
-                self.same_bounds(name, same, those, created)
-                same = []
-            those = own
-            same.append(sample)
-        if same:
-            self.same_bounds(name, same, those, created)
-
-    cdef int same_bounds(
-        self, bytes name, list samples, tuple bounds, bytes created
-    ) except -1:
-        """`histograms` of one set of bounds."""
-        cdef Py_ssize_t start, i, k, n
-        cdef Py_ssize_t n_buckets = len(bounds) + 1
+        cdef Py_ssize_t n = 0
         cdef list kept = []
-        cdef list heads = [
-            b'%s_bucket{le="%s"' % (name, number_text(bound).encode())
-            for bound in (*bounds, float("inf"))
-        ]
-        cdef bytes count_name = name + b"_count"
-        cdef bytes sum_name = name + b"_sum"
-        cdef bytes created_name = name + b"_created"
-        cdef om_text c_count = text_of(count_name)
-        cdef om_text c_sum = text_of(sum_name)
-        cdef om_text c_created = text_of(created_name)
-        cdef om_text c_seconds = text_of(created)
+        cdef bytes counts
+        cdef tuple mine
+        cdef Lines lines = None
+        for column in columns:
+            own, read = column.own, column.read
+            for labels, owner in <list?> column.owners:
+                value = owner if read is None else read(owner)
+                if value is None:
+                    continue
+                mine = value.bucket_bounds if bounds is None else bounds
+                if lines is None or (
+                    mine is not lines.bounds and mine != lines.bounds
+                ):
+                    if n:
+                        self.write_histograms(n, lines)
+                        n = 0
+                    lines = Lines(name, mine, created)
+                name_sample(&self.samples[n], labels, own)
+                counts = value.packed_cumulative(mine)
+                kept.append(counts)
+                self.samples[n].counts = (
+                    <const uint64_t *> <void *> PyBytes_AS_STRING(counts)
+                )
+                read_number(&self.samples[n].number, value.total, kept)
+                n += 1
+                if n == AT_ONCE:
+                    self.write_histograms(n, lines)
+                    kept.clear()
+                    n = 0
+        if n:
+            self.write_histograms(n, lines)
+
+    cdef int write_histograms(self, Py_ssize_t n, Lines lines) except -1:
+        cdef Py_ssize_t i
         cdef om_sample *s
-        cdef om_text *c_heads = <om_text *> malloc(n_buckets * sizeof(om_text))
-        if c_heads == NULL:
-            raise MemoryError
-        try:
-            for k in range(n_buckets):
-                c_heads[k] = text_of(<bytes> heads[k])
-            for start in range(0, len(samples), AT_ONCE):
-                n = min(<Py_ssize_t> AT_ONCE, len(samples) - start)
-                for i in range(n):
-                    labels, value = <tuple> samples[start + i]
-                    s = &self.samples[i]
-                    s.labels = text_of(<bytes?> labels)
-                    counts = <bytes?> value.packed_cumulative(bounds)
-                    kept.append(counts)
-                    s.counts = <const uint64_t *> <void *> PyBytes_AS_STRING(counts)
-                    read_number(&s.number, value.total, kept)
-                with nogil:
-                    for i in range(n):
-                        s = &self.samples[i]
-                        for k in range(n_buckets):
-                            put_text(&self.out, c_heads[k])
-                            put_text(&self.out, s.labels)
-                            put(&self.out, b"} ", 2)
-                            put_decimal(&self.out, s.counts[k])
-                            put_byte(&self.out, c"\n")
-                        put_name(&self.out, c_count, s.labels)
-                        put_byte(&self.out, c" ")
-                        put_decimal(&self.out, s.counts[n_buckets - 1])
-                        put_byte(&self.out, c"\n")
-                        put_name(&self.out, c_sum, s.labels)
-                        put_number(&self.out, &s.number)
-                        if c_seconds.n:
-                            put_name(&self.out, c_created, s.labels)
-                            put_byte(&self.out, c" ")
-                            put_text(&self.out, c_seconds)
-                            put_byte(&self.out, c"\n")
-                kept.clear()
-        finally:
-            free(c_heads)
+        cdef Py_ssize_t n_heads = lines.n_heads
+        cdef om_text count = text_of(lines.count)
+        cdef om_text sum = text_of(lines.sum)
+        cdef om_text created = text_of(lines.created)
+        cdef om_text seconds = text_of(lines.seconds)
+        with nogil:
+            for i in range(n):
+                s = &self.samples[i]
+                write_buckets(&self.out, s, lines.heads, n_heads, lines.n_text)
+                put_name(&self.out, count, s)
+                put_byte(&self.out, c" ")
+                put_decimal(&self.out, s.counts[n_heads - 1])
+                put_byte(&self.out, c"\n")
+                put_name(&self.out, sum, s)
+                put_number(&self.out, &s.number)
+                if seconds.n:
+                    put_name(&self.out, created, s)
+                    put_byte(&self.out, c" ")
+                    put_text(&self.out, seconds)
+                    put_byte(&self.out, c"\n")
+        if self.pace is not None:
+            self.pace()
         return 0
 
     def value(self):

@@ -9,6 +9,10 @@ from libc.stdlib cimport realloc
 from libc.string cimport memcpy
 
 
+cdef enum:
+    DECIMAL = 20                # digits of 2^64 - 1
+
+
 cdef struct om_bytes:
     unsigned char *data
     size_t size
@@ -44,13 +48,20 @@ cdef inline void put_byte(om_bytes *b, unsigned char byte) noexcept nogil:
         b.size += 1
 
 
-cdef inline void put_decimal(om_bytes *b, uint64_t value) noexcept nogil:
-    cdef unsigned char digits[20]
-    cdef int at = 20
+cdef inline size_t write_decimal(unsigned char *at, uint64_t value) noexcept nogil:
+    """Write up to `DECIMAL` digits; returns how many they are."""
+    cdef unsigned char digits[DECIMAL]
+    cdef int i = DECIMAL
     while True:
-        at -= 1
-        digits[at] = <unsigned char> (c'0' + value % 10)
+        i -= 1
+        digits[i] = <unsigned char> (c'0' + value % 10)
         value //= 10
         if value == 0:
             break
-    put(b, digits + at, 20 - at)
+    memcpy(at, digits + i, DECIMAL - i)
+    return DECIMAL - i
+
+
+cdef inline void put_decimal(om_bytes *b, uint64_t value) noexcept nogil:
+    if reserve(b, DECIMAL):
+        b.size += write_decimal(b.data + b.size, value)

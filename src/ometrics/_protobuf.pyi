@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any, Final, final
 
 TYPES: Final[dict[str, int]]
@@ -8,15 +9,16 @@ class Buffer: ...
 @final
 class Writer: ...
 
-def labels(pairs: list[tuple[str, str]], /) -> bytes: ...
+def labels(pairs: tuple[tuple[str, str], ...], /) -> bytes: ...
 def timestamp(seconds: int, nanos: int, /) -> bytes: ...
 def family(
     name: str,
     help: str,
     kind: str,
     unit: str,
-    samples: list[tuple[bytes, Any]],
+    columns: list[Any],
     created: bytes,
     bounds: tuple[float, ...] | None,
+    pace: Callable[[], object] | None = None,
     /,
 ) -> bytes: ...

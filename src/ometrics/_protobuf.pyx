@@ -86,8 +86,10 @@ TYPES = {"counter": 0, "gauge": 1, "histogram": 4}
 
 
 cdef struct om_sample:
-    const char *labels                      # of bytes that the list of samples owns
+    const char *labels                      # of their owner, in bytes that outlive it
     size_t n_labels
+    const char *own                         # the metric's own
+    size_t n_own
     double value                            # of a histogram: its sum
     const double *bounds
     Py_ssize_t n_bounds
@@ -163,17 +165,17 @@ cdef class Buffer:
         return PyBytes_FromStringAndSize(<char *> self.bytes.data, self.bytes.size)
 
 
-def labels(list pairs, /):
+def labels(tuple pairs not None, /):
     """
     The `label` fields of a `Metric`; they can be joined by `+`.
 
     Args:
-        pairs: Tuples of a name and a value, both valid Unicode.
+        pairs: Attributes and their values, in valid Unicode.
     """
     cdef Buffer out = Buffer()
     cdef Buffer pair = Buffer()
     for name, value in pairs:
-        pair.field(LABEL_NAME, name.encode())
+        pair.field(LABEL_NAME, name.replace(".", "_").encode())
         pair.field(LABEL_VALUE, value.encode())
         message(&out.bytes, METRIC_LABEL, &pair.bytes)
     return out.value()
@@ -194,9 +196,10 @@ def family(
     str help,
     str kind,
     str unit,
-    list samples,
+    list columns,
     bytes created,
     tuple bounds,
+    pace=None,
     /,
 ):
     """
@@ -207,18 +210,21 @@ def family(
         help: For people.
         kind: `counter`, `gauge` or `histogram`.
         unit: Prometheus' unit or nothing.
-        samples: Pairs of `labels` and a number or histogram.
+        columns: As of `ometrics.export.names.Family`, with labels as `labels` gives
+            them, and numbers or histograms as values.
         created: `timestamp` of the start of counters and histograms.
         bounds: Explicit bounds of histograms; `None` for each one's own.
+        pace: Called after some hundred samples each, to let other threads run.
     """
     cdef Buffer whole = Buffer()
     cdef Buffer out = Buffer()
     cdef Writer writer = Writer()
+    writer.pace = pace
     out.field(FAMILY_NAME, name.encode())
     out.field(FAMILY_HELP, help.encode())
     varint(&out.bytes, FAMILY_TYPE)
     varint(&out.bytes, TYPES[kind])
-    writer.write(&out.bytes, kind, samples, created, bounds)
+    writer.write(&out.bytes, kind, columns, created, bounds)
     if unit:
         out.field(FAMILY_UNIT, unit.encode())
     varint(&whole.bytes, out.bytes.size)
@@ -241,6 +247,7 @@ cdef class Writer:
     cdef om_bytes part
     cdef om_bytes deltas
     cdef om_sample samples[AT_ONCE]
+    cdef object pace
 
     def __dealloc__(self):
         free(self.metric.data)
@@ -249,41 +256,62 @@ cdef class Writer:
         free(self.deltas.data)
 
     cdef int write(
-        self, om_bytes *out, str kind, list samples, bytes created, tuple bounds
+        self, om_bytes *out, str kind, list columns, bytes created, tuple bounds
     ) except -1:
-        cdef bint histograms = kind == "histogram"
-        cdef int value_tag = METRIC_COUNTER if kind == "counter" else METRIC_GAUGE
-        cdef const char *c_created = PyBytes_AS_STRING(created)
-        cdef size_t n_created = PyBytes_GET_SIZE(created)
-        cdef Py_ssize_t start, i, n
+        cdef Py_ssize_t n = 0
         cdef om_sample *s
         cdef list kept = []
-        for start in range(0, len(samples), AT_ONCE):
-            n = min(<Py_ssize_t> AT_ONCE, len(samples) - start)
-            for i in range(n):
-                labels, value = <tuple> samples[start + i]
-                s = &self.samples[i]
+        cdef bint histograms = kind == "histogram"
+        cdef int tag = METRIC_COUNTER if kind == "counter" else METRIC_GAUGE
+        if histograms:
+            tag = METRIC_HISTOGRAM
+        for column in columns:
+            own, read = column.own, column.read
+            for labels, owner in <list?> column.owners:
+                value = owner if read is None else read(owner)
+                if value is None:
+                    continue
+                s = &self.samples[n]
                 s.labels = PyBytes_AS_STRING(<bytes?> labels)
                 s.n_labels = PyBytes_GET_SIZE(labels)
+                s.n_own = 0
+                if own is not None:
+                    s.own = PyBytes_AS_STRING(<bytes?> own)
+                    s.n_own = PyBytes_GET_SIZE(own)
                 if histograms:
                     gather(s, value, bounds, kept)
                 else:
                     s.value = value
-            with nogil:
-                for i in range(n):
-                    s = &self.samples[i]
-                    put(&self.metric, s.labels, s.n_labels)
-                    if histograms:
-                        self.histogram(s)
-                        text(&self.value, HISTOGRAM_CREATED, c_created, n_created)
-                        message(&self.metric, METRIC_HISTOGRAM, &self.value)
-                    else:
-                        number(&self.value, NUMBER_VALUE, s.value)
-                        if value_tag == METRIC_COUNTER:
-                            text(&self.value, COUNTER_CREATED, c_created, n_created)
-                        message(&self.metric, value_tag, &self.value)
-                    message(out, FAMILY_METRIC, &self.metric)
-            kept.clear()
+                n += 1
+                if n == AT_ONCE:
+                    self.flush(out, n, tag, created)
+                    kept.clear()
+                    n = 0
+        return self.flush(out, n, tag, created)
+
+    cdef int flush(
+        self, om_bytes *out, Py_ssize_t n, int tag, bytes created
+    ) except -1:
+        cdef const char *c_created = PyBytes_AS_STRING(created)
+        cdef size_t n_created = PyBytes_GET_SIZE(created)
+        cdef Py_ssize_t i
+        cdef om_sample *s
+        with nogil:
+            for i in range(n):
+                s = &self.samples[i]
+                put(&self.metric, s.labels, s.n_labels)
+                put(&self.metric, s.own, s.n_own)
+                if tag == METRIC_HISTOGRAM:
+                    self.histogram(s)
+                    text(&self.value, HISTOGRAM_CREATED, c_created, n_created)
+                else:
+                    number(&self.value, NUMBER_VALUE, s.value)
+                    if tag == METRIC_COUNTER:
+                        text(&self.value, COUNTER_CREATED, c_created, n_created)
+                message(&self.metric, tag, &self.value)
+                message(out, FAMILY_METRIC, &self.metric)
+        if self.pace is not None:
+            self.pace()
         return 0
 
     cdef void histogram(self, om_sample *s) noexcept nogil:

@@ -271,7 +271,7 @@ def test_tokens_have_the_range_of_their_own_view() -> None:
         bounds=GENAI_TOKEN_BUCKETS,
         labels=(),
     )
-    family = Family(metric, [((), tokens)])
+    family = Family.of(metric, [((), tokens)])
     empty = of_model(PerformanceMetrics(model="m"))
     page = parse(render(empty, PROTOBUF, [family]))
     histogram = page["gen_ai_client_token_usage"].metric[0].histogram
@@ -380,7 +380,7 @@ def test_integers_keep_every_digit_in_text() -> None:
 def test_any_number_reads_back(value: float) -> None:
     """Whole nanoseconds and microseconds are written a shorter way, and as exactly."""
     told = counter("told", "{thing}", "Told.")
-    family = Family(told, [((), value)])
+    family = Family.of(told, [((), value)])
     line = render(of_model(PerformanceMetrics(model="m")), TEXT, [family]).decode()
     text = line.splitlines()[-1].split()[1]
 

@@ -173,7 +173,7 @@ def test_further_pages_and_numbers() -> None:
     told = counter("ometrics.proxy.requests", "{request}", "Through it.", ("code",))
 
     def numbers() -> Iterator[Family[Labels]]:
-        yield Family(told, [((("code", "200"),), 7)])
+        yield Family.of(told, [((("code", "200"),), 7)])
 
     live = Page("text/plain", lambda snapshot: snapshot.instance_id.encode())
     with Endpoint.start(

@@ -99,7 +99,7 @@ def _batches(
     for family in whole:
         samples = iter(family.samples)
         while part := list(islice(samples, room)):
-            batch.append(Family(family.metric, part))
+            batch.append(Family.of(family.metric, part))
             room -= len(part)
             if not room:
                 yield batch

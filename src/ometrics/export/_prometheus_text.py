@@ -1,23 +1,18 @@
 # SPDX-License-Identifier: MIT
 """A snapshot as Prometheus text 0.0.4 or OpenMetrics 1.0.
 
-Here are names, headers and escaping, once a metric or a model; the lines, most of them
-bucket counts, are written by `_exposition`.
+Here are names and headers, once a metric; the lines, most of them bucket counts, are
+written by `_exposition`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Final
 
 from ometrics import _exposition
-from ometrics.export.names import Family, L, Labels, Metric, families, prometheus_label
+from ometrics.export.names import Family, L, Labels, Metric, families
 from ometrics.snapshot import Snapshot
-
-_ESCAPES: Final = {"\\": r"\\", '"': r"\"", "\n": r"\n"}
-_ESCAPED: Final = re.compile(r'[\\"\n]')
 
 number = _exposition.number_text
 
@@ -28,11 +23,15 @@ def encoded(
     """Families of other origin with their labels as `families` gives them."""
     for family in found:
         samples = [(encode(labels), value) for labels, value in family.samples]
-        yield Family(family.metric, samples)
+        yield Family.of(family.metric, samples)
 
 
 def render(
-    snapshot: Snapshot, more: Iterable[Family[Labels]] = (), *, openmetrics: bool
+    snapshot: Snapshot,
+    more: Iterable[Family[Labels]] = (),
+    *,
+    openmetrics: bool,
+    pace: Callable[[], object] | None = None,
 ) -> bytes:
     """
     The page as UTF-8.
@@ -42,34 +41,26 @@ def render(
         more: Families of other origin to show behind it.
         openmetrics: OpenMetrics 1.0 with units, creation times and `# EOF`, instead of
             text 0.0.4.
+        pace: As of `prometheus.render`.
     """
-    page = _exposition.Page()
+    page = _exposition.Page(pace)
     since = number(snapshot.start_time.timestamp()).encode() if openmetrics else b""
-    for family in chain(families(snapshot, _label_text), encoded(more, _label_text)):
+    for family in chain(
+        families(snapshot, _exposition.labels), encoded(more, _exposition.labels)
+    ):
         metric = family.metric
         page.text(_header(metric, openmetrics=openmetrics).encode())
         name = metric.prometheus.encode()
         if metric.kind == "histogram":
-            page.histograms(name, family.samples, metric.bounds, since)
+            page.histograms(name, family.columns, metric.bounds, since)
         elif metric.kind == "counter" and openmetrics:
             created = f"{metric.prometheus_family}_created ".encode() + since
-            page.numbers(name, family.samples, created)
+            page.numbers(name, family.columns, created)
         else:
-            page.numbers(name, family.samples, b"")
+            page.numbers(name, family.columns, b"")
     if openmetrics:
         page.text(b"# EOF\n")
     return page.value()
-
-
-def _label_text(labels: Labels) -> bytes:
-    """`,key="value"` for each label: with the comma first they can be joined."""
-    return "".join(
-        [f',{prometheus_label(key)}="{_escape(value)}"' for key, value in labels]
-    ).encode()
-
-
-def _escape(value: str) -> str:
-    return _ESCAPED.sub(lambda found: _ESCAPES[found[0]], value)
 
 
 def _header(metric: Metric, *, openmetrics: bool) -> str:

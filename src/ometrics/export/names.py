@@ -7,7 +7,8 @@ The exporters walk `families(snapshot)` and know no field of the snapshot; the p
 
 The contract for an exporter:
 
-- A `Family` is one metric with all its samples, which are pairs of labels and a value.
+- A `Family` is one metric with all its samples, which are pairs of labels and a value;
+  `columns` are the same samples before anything is read, for those who write many.
   Each metric comes at most once, in the order of the table, and not at all when it has
   no sample. `None` never arrives: what nobody told has no sample (law 5).
 - `Metric.name` is OpenTelemetry's (dots), `Metric.prometheus` its standard translation
@@ -100,8 +101,9 @@ class Metric(NamedTuple):
         unit: UCUM unit.
         help: One sentence for people.
         source: The fields of the snapshot, for the documentation.
-        read: Value of the fields: a number or histogram, `None` if it is unknown, or a
-            mapping from the values of the own `labels` to numbers.
+        parts: For each field the values of the own `labels`, and what gets the number
+            or histogram from the owner (`None` if it is unknown). Where there are
+            labels but no values, it gets a mapping from their values to numbers.
         labels: Labels beside those of the scope.
         bounds: Explicit bounds in seconds; `None` for the user's own.
     """
@@ -112,7 +114,7 @@ class Metric(NamedTuple):
     unit: str
     help: str
     source: str
-    read: Callable[[Any], Any]
+    parts: tuple[tuple[Any, Callable[[Any], Any]], ...] = ()
     labels: tuple[str, ...] = ()
     bounds: tuple[float, ...] | None = None
 
@@ -136,17 +138,59 @@ class Metric(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Column(Generic[L]):
+    """
+    Samples of a family that are read in the same way.
+
+    Attributes:
+        own: Labels that all of them have beside their owner's; `None` for none.
+        owners: Pairs of labels and what has the value.
+        read: Gets the value, `None` where it is unknown; if it is `None` itself, the
+            owner is the value.
+    """
+
+    own: L | None
+    owners: list[tuple[L, Any]]
+    read: Callable[[Any], Any] | None
+
+    def samples(self) -> Iterator[tuple[L, Any]]:
+        """Pairs of labels and a value that is known."""
+        own, read = self.own, self.read
+        for labels, owner in self.owners:
+            value = owner if read is None else read(owner)
+            if value is not None:
+                yield labels if own is None else labels + own, value
+
+    def any(self) -> bool:
+        """Whether there is a sample."""
+        read = self.read
+        if read is None:
+            return bool(self.owners)
+        return any(read(owner) is not None for _, owner in self.owners)
+
+
+@dataclass(frozen=True)
 class Family(Generic[L]):
     """
     One metric with all its samples.
 
     Attributes:
         metric: The row of the table.
-        samples: Pairs of labels and a value; `metric.kind` tells the value's type.
+        columns: Its samples, as they are read.
     """
 
     metric: Metric
-    samples: list[tuple[L, Any]]
+    columns: list[Column[L]]
+
+    @classmethod
+    def of(cls, metric: Metric, samples: list[tuple[L, Any]]) -> Family[L]:
+        """A family of samples that are known already."""
+        return cls(metric, [Column(None, samples, None)])
+
+    @property
+    def samples(self) -> list[tuple[L, Any]]:
+        """Pairs of labels and a value; `metric.kind` tells the value's type."""
+        return [sample for column in self.columns for sample in column.samples()]
 
 
 # --- From the declared fields to the table
@@ -228,26 +272,30 @@ def _table() -> tuple[Metric, ...]:
 
 def _row(metric: fields.Metric, places: list[_Place]) -> Metric:
     scope, _, field = places[0]
-    read, labels = _reading(places)
+    parts, labels = _reading(places)
     source = [places[0].source, *(place.field.name for place in places[1:])]
     return Metric(
         *(scope, metric.name, field.kind, metric.unit, metric.help or field.help),
-        *(", ".join(source), read, labels, metric.bounds),
+        *(", ".join(source), parts, labels, metric.bounds),
     )
 
 
-def _reading(places: list[_Place]) -> tuple[Callable[[Any], Any], tuple[str, ...]]:
-    """How a metric is read from its fields, and the labels of its own."""
+def _reading(
+    places: list[_Place],
+) -> tuple[tuple[tuple[Any, Callable[[Any], Any]], ...], tuple[str, ...]]:
+    """The parts of a metric, and the labels of its own."""
     field, read = places[0].field, places[0].read()
     if isinstance(field, Info):
-        return _instance, ("service.instance.id", "version")
+        return ((None, _instance),), ("service.instance.id", "version")
     if field.by is not None:
-        return read, (field.by,)
+        return ((None, read),), (field.by,)
     labels = tuple(dict.fromkeys(key for place in places for key in place.field.labels))
     if not labels:
-        return read, ()
-    parts = [(_own_values(place.field, labels), place.read()) for place in places]
-    return lambda owner: {values: get(owner) for values, get in parts}, labels
+        return ((None, read),), ()
+    return (
+        tuple((_own_values(place.field, labels), place.read()) for place in places),
+        labels,
+    )
 
 
 def _own_values(field: Field, labels: tuple[str, ...]) -> Any:
@@ -293,32 +341,50 @@ def families(
         ],
     }
     for metric in METRICS:
-        samples = _samples(metric, owners[metric.scope], encode)
-        if samples:
-            yield Family(metric, samples)
+        columns = _columns(metric, owners[metric.scope], encode)
+        if any(column.any() for column in columns):
+            yield Family(metric, columns)
 
 
-def _samples(
+def _columns(
     metric: Metric, owners: list[tuple[Any, Any]], encode: Callable[[Labels], Any]
-) -> list[tuple[Any, Any]]:
-    read = metric.read
+) -> list[Column[Any]]:
     if not metric.labels:
-        return [
-            (labels, value)
-            for labels, owner in owners
-            if (value := read(owner)) is not None
-        ]
+        return [Column(None, owners, read) for _, read in metric.parts]
     own = _OwnLabels(metric.labels, encode)
     return [
-        (labels + own[key], value)
-        for labels, owner in owners
-        for key, value in _clean_keys(read(owner)).items()
-        if value is not None
+        Column(None, _by_key(owners, read, own), None)
+        if values is None
+        else Column(own[values], owners, read)
+        for values, read in metric.parts
     ]
 
 
+def _by_key(
+    owners: list[tuple[Any, Any]], read: Callable[[Any], Any], own: _OwnLabels
+) -> list[tuple[Any, Any]]:
+    """The samples of mappings from values of the own labels to numbers."""
+    try:
+        return [
+            (labels + own[key], value)
+            for labels, owner in owners
+            for key, value in read(owner).items()
+        ]
+    except UnicodeError:  # keys with surrogates: two may become one
+        return [
+            (labels + own[key], value)
+            for labels, owner in owners
+            for key, value in _clean_keys(read(owner)).items()
+        ]
+
+
 class _OwnLabels(dict[Any, Any]):
-    """Value of the own label, or a tuple of values -> encoded labels."""
+    """
+    Value of the own label, or a tuple of values -> encoded labels.
+
+    Raises:
+        UnicodeError: A value has a lone surrogate.
+    """
 
     def __init__(
         self, keys: tuple[str, ...], encode: Callable[[Labels], object]
@@ -328,21 +394,21 @@ class _OwnLabels(dict[Any, Any]):
 
     def __missing__(self, key: str | tuple[str, ...]) -> object:
         values = (key,) if isinstance(key, str) else key
-        pairs = zip(self._keys, values, strict=True)
-        labels = self[key] = self._encode(
-            tuple(pair for pair in pairs if pair[1] is not None)
+        pairs = tuple(
+            pair for pair in zip(self._keys, values, strict=True) if pair[1] is not None
         )
+        if any(clean(value) != value for _, value in pairs):
+            raise UnicodeError(f"{key!r} has a lone surrogate")
+        labels = self[key] = self._encode(pairs)
         return labels
 
 
-def _clean_keys(values: Mapping[Any, Any]) -> Mapping[Any, Any]:
+def _clean_keys(counts: Mapping[str, int]) -> Mapping[str, int]:
     """Valid keys; counts whose keys differ in nothing but surrogates are added up."""
-    if all(key.isascii() for key in values if isinstance(key, str)):
-        return values
-    counts: dict[str, int] = {}
-    for key, count in values.items():
-        counts[clean(key)] = counts.get(clean(key), 0) + count
-    return counts
+    valid: dict[str, int] = {}
+    for key, count in counts.items():
+        valid[clean(key)] = valid.get(clean(key), 0) + count
+    return valid
 
 
 def _by_clean_name(owners: Mapping[str, Any]) -> dict[str, Any]:

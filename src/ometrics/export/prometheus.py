@@ -14,7 +14,7 @@ Names, types and labels: `docs/metrics.md`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -105,6 +105,8 @@ def render(
     snapshot: Snapshot,
     page_format: Format = TEXT,
     more: Iterable[Family[Labels]] = (),
+    *,
+    pace: Callable[[], object] | None = None,
 ) -> bytes:
     """
     The whole page.
@@ -113,14 +115,20 @@ def render(
         snapshot: What to show.
         page_format: `TEXT`, `OPENMETRICS` or `PROTOBUF`.
         more: Families of other origin to show behind it, under names of their own.
+        pace: Called several times a millisecond while the GIL is held, so that other
+            threads can be let run; it may sleep.
     """
     if page_format == PROTOBUF:
-        return _render_protobuf(snapshot, more)
+        return _render_protobuf(snapshot, more, pace)
     openmetrics = page_format == OPENMETRICS
-    return _prometheus_text.render(snapshot, more, openmetrics=openmetrics)
+    return _prometheus_text.render(snapshot, more, openmetrics=openmetrics, pace=pace)
 
 
-def _render_protobuf(snapshot: Snapshot, more: Iterable[Family[Labels]]) -> bytes:
+def _render_protobuf(
+    snapshot: Snapshot,
+    more: Iterable[Family[Labels]],
+    pace: Callable[[], object] | None,
+) -> bytes:
     start = snapshot.start_time
     created = _protobuf.timestamp(int(start.timestamp()), start.microsecond * 1000)
     return b"".join(
@@ -130,18 +138,15 @@ def _render_protobuf(snapshot: Snapshot, more: Iterable[Family[Labels]]) -> byte
             # As in text 0.0.4, information is a gauge that is always 1.
             "gauge" if family.metric.kind == "info" else family.metric.kind,
             family.metric.prometheus_unit,
-            family.samples,
+            family.columns,
             created,
             family.metric.bounds,
+            pace,
         )
         for family in chain(
-            families(snapshot, _protobuf_labels), encoded(more, _protobuf_labels)
+            families(snapshot, _protobuf.labels), encoded(more, _protobuf.labels)
         )
     )
-
-
-def _protobuf_labels(labels: Labels) -> bytes:
-    return _protobuf.labels([(prometheus_label(key), value) for key, value in labels])
 
 
 class Bridge:

@@ -28,16 +28,12 @@ def counter(name: str, unit: str, help: str, labels: tuple[str, ...] = ()) -> Me
         help: One sentence for people.
         labels: Keys of its labels.
     """
-    return Metric("snapshot", name, "counter", unit, help, "", _unread, labels)
+    return Metric("snapshot", name, "counter", unit, help, "", (), labels)
 
 
 def gauge(name: str, unit: str, help: str, labels: tuple[str, ...] = ()) -> Metric:
     """Describes a gauge of the process itself; the arguments are those of `counter`."""
-    return Metric("snapshot", name, "gauge", unit, help, "", _unread, labels)
-
-
-def _unread(_: object) -> None:
-    """These numbers are in no snapshot."""
+    return Metric("snapshot", name, "gauge", unit, help, "", (), labels)
 
 
 TURNED_AWAY: Final = counter(
@@ -56,4 +52,4 @@ def turned_away(by_reason: Mapping[Any, int]) -> Family[Labels]:
     samples: list[tuple[Labels, int]] = [
         ((("reason", reason),), count) for reason, count in by_reason.items()
     ]
-    return Family(TURNED_AWAY, samples)
+    return Family.of(TURNED_AWAY, samples)
