@@ -251,6 +251,30 @@ def test_values_beyond_the_range_are_kept() -> None:
     assert 'le="+Inf",gen_ai_request_model="m"} 4\n' in render(snapshot).decode()
 
 
+@pytest.mark.parametrize("page_format", [TEXT, OPENMETRICS, PROTOBUF])
+def test_a_large_page_gives_way_in_between(page_format: Format) -> None:
+    """
+    Of 1,000 models each family gives way four times, so no other thread waits for long.
+
+    Seen to fail where bytes are written once a family.
+    """
+    models = {
+        f"m{i}": PerformanceMetrics(
+            model=f"m{i}", latency_hist=LatencyHistogram.of([0.1 + i])
+        )
+        for i in range(1000)
+    }
+    snapshot = msgspec.structs.replace(
+        of_model(PerformanceMetrics(model="m")), models=models
+    )
+    calls: list[None] = []
+    paced = render(snapshot, page_format, pace=lambda: calls.append(None))
+
+    of_models = [f for f in families(snapshot) if f.metric.scope == "model"]
+    assert 4 * len(of_models) <= len(calls)
+    assert render(snapshot, page_format) == paced
+
+
 def test_an_empty_histogram_is_native_too() -> None:
     """Without values the zero threshold alone tells that more is to come."""
     snapshot = of_model(PerformanceMetrics(model="m", failed_reqs=1))

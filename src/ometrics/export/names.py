@@ -331,19 +331,31 @@ def families(
             of a metric, and results are joined by `+`: far fewer calls than samples.
     """
     models = _by_clean_name(snapshot.models)
-    owners: dict[Scope, list[tuple[Any, Any]]] = {
-        "snapshot": [(encode(()), snapshot)],
-        "model": [(encode(((MODEL, name),)), model) for name, model in models.items()],
-        "call": [
-            (encode(((MODEL, name), (OPERATION, operation), _PROVIDER)), call)
-            for name, model in models.items()
-            for operation, call in _by_clean_name(model.calls).items()
-        ],
-    }
+    owners: dict[Scope, list[tuple[Any, Any]]] = {}
     for metric in METRICS:
+        if metric.scope not in owners:  # a piece of work: not all at once
+            owners[metric.scope] = _owners(metric.scope, snapshot, models, encode)
         columns = _columns(metric, owners[metric.scope], encode)
         if any(column.any() for column in columns):
             yield Family(metric, columns)
+
+
+def _owners(
+    scope: Scope,
+    snapshot: Snapshot,
+    models: Mapping[str, PerformanceMetrics],
+    encode: Callable[[Labels], Any],
+) -> list[tuple[Any, Any]]:
+    """What the metrics of a scope are read from, each with its labels."""
+    if scope == "snapshot":
+        return [(encode(()), snapshot)]
+    if scope == "model":
+        return [(encode(((MODEL, name),)), model) for name, model in models.items()]
+    return [
+        (encode(((MODEL, name), (OPERATION, operation), _PROVIDER)), call)
+        for name, model in models.items()
+        for operation, call in _by_clean_name(model.calls).items()
+    ]
 
 
 def _columns(
