@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
     from ometrics.export.files import AnyPath
     from ometrics.resources import ResourceSampler
+    from ometrics.rules import Alert, Objective, Rule
+    from ometrics.rules.receivers import Receiver
+    from ometrics.rules.watch import Watch
     from ometrics.serve import Endpoint
     from ometrics.store import Writer
 
@@ -84,6 +87,7 @@ class MetricsCollector(Core):
         "_identities",
         "_metrics_channel",
         "_sampler",
+        "_watches",
         "_windows",
         "_writer",
         "buckets",
@@ -95,6 +99,7 @@ class MetricsCollector(Core):
     _identities: dict[int, str]
     _metrics_channel: EventChannel
     _sampler: ResourceSampler | None
+    _watches: list[Watch]
     _windows: Windows
     _writer: Writer | None
 
@@ -123,6 +128,7 @@ class MetricsCollector(Core):
         self._endpoints = []
         self._identities = {}
         self._sampler = None
+        self._watches = []
         self._windows = Windows(weakref.proxy(self), clock=clock)
         self._metrics_channel = EventChannel(self, capacity=channel_capacity, idle=True)
         self._writer = None
@@ -429,11 +435,68 @@ class MetricsCollector(Core):
         self._endpoints.append(endpoint)
         return endpoint
 
+    def watch(
+        self,
+        rules: Iterable[Rule | Objective],
+        *,
+        notify: Iterable[Receiver | Callable[[Alert], object]] = (),
+        interval: float = 1.0,
+        state: str | os.PathLike[str] | None = None,
+    ) -> Watch:
+        """
+        Evaluate rules until `close()`; alerts come as events of type `alert` as well.
+
+        Args:
+            rules: Rules and objectives; `ometrics.rules.load.load` reads a file.
+            notify: Who is told: receivers of `ometrics.rules.receivers`, or functions
+                that are called with each `Alert`, on a thread of ours.
+            interval: Seconds between evaluations.
+            state: File in which incidents outlive a restart.
+
+        Raises:
+            OSError: `state` cannot be read.
+            RuntimeError: The collector is closed.
+            ValueError: Two rules have one name, or `state` is another kind of file.
+        """
+        from ometrics.rules.watch import Watch
+
+        if self._closed:
+            raise RuntimeError("the collector is closed: nothing watches it any more")
+        watch = Watch(self, rules, notify=notify, interval=interval, state=state)
+        self._watches.append(watch)
+        return watch.start()
+
+    def alert_when(
+        self,
+        metric: str,
+        call: Callable[[Alert], object] | None = None,
+        /,
+        **rule: Any,
+    ) -> Watch:
+        """
+        Watch one number: `mc.alert_when("error_rate", above=5.0)`.
+
+        Args:
+            metric: Such as `latency.p95`; `ometrics rules metrics` lists all.
+            call: A function for each `Alert`; without it, `logging` is told.
+            rule: `above` or `below`, and what else a `Rule` takes.
+
+        Raises:
+            RuleError: The rule makes no sense.
+            RuntimeError: The collector is closed.
+        """
+        from ometrics.rules import Rule
+        from ometrics.rules.receivers import Log
+
+        name = rule.pop("name", metric)
+        told: Receiver | Callable[[Alert], object] = Log() if call is None else call
+        return self.watch([Rule(name, metric, **rule)], notify=[told])
+
     # --- end ---
 
     def close(self) -> None:
         """
-        End the channels, the sampler and the endpoints that `serve` began. Idempotent.
+        End the channels, the sampler, what `watch` and `serve` began. Idempotent.
 
         What was counted since the last write goes to the store, if there is one.
 
@@ -441,6 +504,8 @@ class MetricsCollector(Core):
         events.
         """
         self._closed = True
+        for watch in self._watches:
+            watch.close()
         _channels.stop(self)
         self._windows.close()
         if self._writer is not None:

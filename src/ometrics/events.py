@@ -117,7 +117,7 @@ class ResourceEvent(msgspec.Struct, frozen=True, gc=False):
 
 class AlertEvent(msgspec.Struct, frozen=True, gc=False):
     """
-    A rule began or ceased to hold. Internal for now: nothing emits it yet.
+    An incident of a rule began or ended (see `MetricsCollector.watch`).
 
     Attributes:
         type: `alert`.
@@ -125,6 +125,8 @@ class AlertEvent(msgspec.Struct, frozen=True, gc=False):
         value: Name of the rule.
         timestamp: When (UTC).
         success: `None`.
+        state: `firing` or `resolved`.
+        severity: `info`, `warning` or `critical`.
     """
 
     type: Literal["alert"]
@@ -132,6 +134,8 @@ class AlertEvent(msgspec.Struct, frozen=True, gc=False):
     value: str
     timestamp: datetime
     success: None
+    state: Literal["firing", "resolved"] = "firing"
+    severity: str = "warning"
 
 
 # One thing that was recorded. Its `type` tells which of these it is, so a type checker

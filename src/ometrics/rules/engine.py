@@ -219,6 +219,21 @@ class Engine:
                 )
         return found
 
+    def active(self) -> list[Alert]:
+        """Incidents that fire, as of the last evaluation."""
+        return [
+            _alert(
+                condition,
+                model,
+                incident,
+                self._columns.get(name, {}).get(model),
+                incident.began_at,
+            )
+            for name, condition in self._conditions.items()
+            for model, incident in sorted(self._incidents[name].items())
+            if incident.fired
+        ]
+
     def state(self) -> dict[str, Any]:
         """
         All that must outlive a restart, as plain JSON types.

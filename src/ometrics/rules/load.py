@@ -34,6 +34,7 @@ from typing import Any, Final, TypeAlias
 
 from ometrics.rules.engine import Engine
 from ometrics.rules.quantities import nearest
+from ometrics.rules.receivers import Receiver, receiver_of
 from ometrics.rules.rule import Objective, Rule, RuleError
 
 _MAX_BYTES: Final = 1 << 20
@@ -54,11 +55,11 @@ class RuleSet:
 
     Attributes:
         rules: Its rules and objectives, in the order of the file's sections.
-        notify: Its `[[notify]]` tables: who is told; see `ometrics.rules.receivers`.
+        notify: Who is told: a receiver for each `[[notify]]`.
     """
 
     rules: tuple[Rule | Objective, ...]
-    notify: tuple[Table, ...] = ()
+    notify: tuple[Receiver, ...] = ()
 
 
 def load(path: str | os.PathLike[str]) -> RuleSet:
@@ -105,11 +106,21 @@ def loads(text: str, *, name: str = "<rules>") -> RuleSet:
                 )
             seen[rule.name] = line
             rules.append(rule)
-    notify = tuple(document.tables("notify"))
+    notify = tuple(
+        _receiver(table, document, index)
+        for index, table in enumerate(document.tables("notify"))
+    )
     if not rules:
         raise document.error("no [[rule]] and no [[objective]] in it", None)
     Engine(rules)  # the names of what objectives become are unique as well
     return RuleSet(tuple(rules), notify)
+
+
+def _receiver(table: Table, document: _Document, index: int) -> Receiver:
+    try:
+        return receiver_of(table)
+    except ValueError as error:
+        raise document.error(str(error), document.line("notify", index, "")) from None
 
 
 def _made(
