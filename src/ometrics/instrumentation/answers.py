@@ -273,28 +273,19 @@ _REASON: Final = re.compile(
 _NOT_DONE: Final = re.compile(rb'[{,]\s*"done"\s*:\s*false')
 
 
-def is_plain_output(data: bytes, mark: bytes, *fields: bytes) -> bool:
+def has_text(line: bytes) -> bool:
     """
-    Whether a chunk is known, without being decoded, to be output and nothing more.
+    Whether a line is seen, without being decoded, to hold text of the answer.
 
-    Most chunks are, and decoding is most of what reading one costs. What is looked for
-    cannot stand within a string, where each quote is escaped.
-
-    Args:
-        data: The chunk, in the compact form that servers write.
-        mark: What only a chunk before the last one holds.
-        fields: Beginnings of fields of text, of which one is not empty.
+    Most lines of a stream do, and decoding is most of what reading one costs. Servers
+    write the compact form; within a string each quote is escaped, so that no text of an
+    answer looks like this.
     """
-    if mark not in data or b'"usage":{' in data or b'"error":' in data:
-        return False
-    for field in fields:
-        at = data.find(field)
-        if at >= 0 and data[at + len(field)] != _QUOTE:
-            return True
-    return False
-
-
-_QUOTE: Final = ord('"')
+    at = line.find(b'"content":"')
+    if at >= 0:
+        return not line.startswith(b'"', at + 11)
+    at = line.find(b'"response":"')
+    return at >= 0 and not line.startswith(b'"', at + 12)
 
 
 class AnswerReader:
@@ -400,6 +391,8 @@ class AnswerReader:
             self.fail(code_of_status(self.status, self._text()))
         elif self._feed is AnswerReader._feed_nothing:
             self.complete(UNKNOWN)
+        elif self._is_long:
+            self._long_document(self._pending)
         elif not self.is_stream:
             self._document(self._pending)
         elif self._pending:  # a last line without its end
@@ -436,39 +429,41 @@ class AnswerReader:
 
     def _feed_lines(self, data: bytes) -> None:
         """Lines of JSON, each a document."""
-        if not self._pending and data.find(b"\n") == len(data) - 1:
-            # One whole line, as Ollama's server flushes it.
-            if is_plain_output(data, b'"done":false', b'"content":"', b'"response":"'):
+        for line in self._lines(data):
+            if has_text(line) and b'"done":false' in line:
                 self._observe(True)
             else:
-                self._document(data)
-            return
-        first, *rest = data.split(b"\n")
-        self._keep(first)
-        for line in rest:
-            self._document(self._pending)
-            self._pending = b""
-            self._keep(line)
+                self._document(line)
 
     def _feed_events(self, data: bytes) -> None:
         """Server-sent events, each of which brings a document."""
-        if not self._pending and data.startswith(b"data: {"):
-            end = data.find(b"\n")
-            if data[end:] in (b"\n\n", b"\n"):
-                if is_plain_output(data, b'"finish_reason":null', b'"content":"'):
-                    self._observe(True)
-                else:
-                    self._document(data[6:])
-                return
-        first, *rest = data.split(b"\n")
-        self._keep(first)
-        for line in rest:
-            if self._pending.startswith(b"data:"):
-                self._document(self._pending[5:])
-            elif self._is_long:
-                self._document(self._pending)
-            self._pending = b""
-            self._keep(line)
+        for line in self._lines(data):
+            if not line.startswith(b"data:"):
+                continue
+            if (
+                has_text(line)
+                and b'"finish_reason":null' in line
+                and b'"usage":{' not in line
+                and b'"error":' not in line
+            ):
+                self._observe(True)
+            else:
+                self._document(line[5:])
+
+    def _lines(self, data: bytes) -> list[bytes]:
+        """The lines that are whole now; the rest is kept."""
+        lines = data.split(b"\n")
+        if self._pending:
+            self._keep(lines[0])
+            if len(lines) == 1:
+                return []
+            lines[0], self._pending = self._pending, b""
+            if self._is_long:
+                self._long_document(lines.pop(0))
+        rest = lines.pop()
+        if rest:
+            self._keep(rest)
+        return lines
 
     def _feed_body(self, data: bytes) -> None:
         """One document."""
@@ -496,10 +491,6 @@ class AnswerReader:
         """Read one document; an empty line is none."""
         if self.is_over or not data or data.isspace():
             return
-        if self._is_long:
-            self._is_long = False
-            self._long_document(data)
-            return
         try:
             document = self._decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -516,6 +507,7 @@ class AnswerReader:
 
     def _long_document(self, tail: bytes) -> None:
         """Read the numbers in the end of a document that was not kept."""
+        self._is_long = False
         found = {m[1].decode(): int(m[2]) for m in _NUMBER.finditer(tail)}
         reasons = _REASON.findall(tail)
         reason = reasons[-1].decode() if reasons else None

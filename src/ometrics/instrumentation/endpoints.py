@@ -55,8 +55,9 @@ _OPENAI_ENDPOINTS: Final = {
     "embeddings": _ENDPOINTS["v1/embeddings"],
     "responses": _ENDPOINTS["v1/responses"],
 }
-# What to look at first: most requests of a program end otherwise.
-LAST_PARTS: Final = frozenset(path.rpartition("/")[2] for path in _ENDPOINTS)
+# How they end: what to look at first, as most requests of a program end otherwise.
+_ENDINGS: Final = frozenset(path[-4:] for path in _ENDPOINTS)
+_POST: Final = frozenset({"POST", "post"})
 
 # Above this size a request is not decoded; the fields are looked for at both its ends.
 _MAX_DECODED: Final = 4 << 20
@@ -66,6 +67,15 @@ _MODEL: Final = re.compile(rb'[{,]\s*"model"\s*:\s*("(?:[^"\\]|\\.){0,1000}")')
 _STREAM: Final = re.compile(rb'[{,]\s*"stream"\s*:\s*(true|false)')
 
 
+def may_be_call(method: str, path: str) -> bool:
+    """Whether a request may be a call to a model: quick, for every request there is."""
+    if method not in _POST:
+        return False
+    if "?" in path:
+        path = path.partition("?")[0]
+    return path[-4:] in _ENDINGS
+
+
 def endpoint_of(
     method: str, path: str, *, by_openai_client: bool = False
 ) -> Endpoint | None:
@@ -73,15 +83,13 @@ def endpoint_of(
     The kind of a request to a model; `None` for every other request.
 
     Args:
-        method: `POST`, in any case.
+        method: `POST` or `post`.
         path: Of the address, with or without a query.
         by_openai_client: Whether OpenAI's own client made it.
     """
-    if method.upper() != "POST":
+    if not may_be_call(method, path):
         return None
     parts = path.partition("?")[0].rsplit("/", 3)
-    if parts[-1] not in LAST_PARTS:
-        return None
     name = "/".join(parts[-2:])
     if name == "chat/completions":
         in_v1 = parts[:-2][-1:] == ["v1"]

@@ -16,9 +16,10 @@ from typing import Any, Final
 import aiohttp
 from aiohttp.streams import AsyncStreamIterator, ChunkTupleAsyncStreamIterator
 
+from ometrics.instrumentation.endpoints import may_be_call
 from ometrics.instrumentation.exchange import Exchange
 from ometrics.instrumentation.patching import IsActive, MethodPatch
-from ometrics.instrumentation.registry import Request, may_be_call
+from ometrics.instrumentation.registry import Request
 
 ExchangeFor = Callable[[Callable[[], Request]], Exchange | None]
 
@@ -34,11 +35,10 @@ def patches(_: ModuleType, exchange_for: ExchangeFor) -> list[MethodPatch]:
     def wrap(original: Any, is_active: IsActive) -> Any:
         # No coroutine function, so that other requests get aiohttp's own coroutine.
         @functools.wraps(original)
-        def _request(
-            self: Any, method: str, str_or_url: Any, *args: Any, **kwargs: Any
-        ) -> Any:
-            made = original(self, method, str_or_url, *args, **kwargs)
-            if not may_be_call(method.upper(), _path(str_or_url)) or not is_active():
+        def _request(self: Any, method: str, str_or_url: Any, **kwargs: Any) -> Any:
+            made = original(self, method, str_or_url, **kwargs)
+            path = str_or_url if isinstance(str_or_url, str) else str_or_url.path
+            if not may_be_call(method, path) or not is_active():
                 return made
             exchange = exchange_for(lambda: _read(self, method, str_or_url, kwargs))
             return made if exchange is None else _measured(self, made, exchange)
@@ -87,13 +87,6 @@ async def _connected(made: Awaitable[Any], exchange: Exchange) -> Any:
     connection = await made
     exchange.connected()
     return connection
-
-
-def _path(url: Any) -> str:
-    if isinstance(url, str):
-        return url.partition("?")[0]
-    path: str = url.path
-    return path
 
 
 def _read(session: Any, method: str, url: Any, kwargs: Mapping[str, Any]) -> Request:

@@ -13,9 +13,10 @@ import http.client
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from ometrics.instrumentation.endpoints import may_be_call
 from ometrics.instrumentation.exchange import Exchange
 from ometrics.instrumentation.patching import IsActive, MethodPatch
-from ometrics.instrumentation.registry import Request, may_be_call
+from ometrics.instrumentation.registry import Request
 
 ExchangeFor = Callable[[Callable[[], Request]], Exchange | None]
 
@@ -27,23 +28,16 @@ def patches(module: Any, exchange_for: ExchangeFor) -> list[MethodPatch]:
 
     def wrap(original: Any, is_active: IsActive) -> Any:
         @functools.wraps(original)
-        def request(
-            self: Any,
-            method: str,
-            url: str,
-            body: Any = None,
-            headers: Any = {},  # noqa: B006 - as the original has it
-            **kwargs: Any,
-        ) -> Any:
-            if not may_be_call(method, url.partition("?")[0]) or not is_active():
-                return original(self, method, url, body, headers, **kwargs)
-            exchange = exchange_for(lambda: _read(self, method, url, body, headers))
+        def request(self: Any, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
+            if not may_be_call(method, url) or not is_active():
+                return original(self, method, url, *args, **kwargs)
+            exchange = exchange_for(lambda: _read(self, method, url, *args, **kwargs))
             if exchange is None:
-                return original(self, method, url, body, headers, **kwargs)
+                return original(self, method, url, *args, **kwargs)
             exchange.begin()
             _prepare(self, exchange)
             try:
-                return original(self, method, url, body, headers, **kwargs)
+                return original(self, method, url, *args, **kwargs)
             except BaseException as error:
                 exchange.broke(error)
                 raise
@@ -55,9 +49,18 @@ def patches(module: Any, exchange_for: ExchangeFor) -> list[MethodPatch]:
     return [MethodPatch(module.HTTPConnection, "request", wrap)]
 
 
-def _read(connection: Any, method: str, url: str, body: Any, headers: Any) -> Request:
+def _read(
+    connection: Any,
+    method: str,
+    url: str,
+    body: object = None,
+    headers: Any = None,
+    **_: object,
+) -> Request:
     names = {str(name).lower(): value for name, value in dict(headers or {}).items()}
-    path = "/" + url.split("/", 3)[-1] if "://" in url else url
+    path = (
+        "/" + url.split("/", 3)[-1] if "://" in url else url
+    )  # for a proxy it is whole
     return Request(method, path, connection.host, connection.port, names, body)
 
 

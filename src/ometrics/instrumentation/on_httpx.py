@@ -15,9 +15,10 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final
 
+from ometrics.instrumentation.endpoints import may_be_call
 from ometrics.instrumentation.exchange import Exchange
 from ometrics.instrumentation.patching import IsActive, MethodPatch
-from ometrics.instrumentation.registry import Request, may_be_call
+from ometrics.instrumentation.registry import Request
 
 ExchangeFor = Callable[[Callable[[], Request]], Exchange | None]
 
@@ -57,7 +58,9 @@ class _Transport:
 
         @functools.wraps(original)
         def handle_request(self: Any, request: Any) -> Any:
-            if not may_be_call(request.method, request.url.path) or not is_active():
+            if request.method != "POST":
+                return original(self, request)
+            if not may_be_call("POST", _path_of(request)) or not is_active():
                 return original(self, request)
             stream = request.stream
             exchange = begin(self, request)
@@ -80,7 +83,9 @@ class _Transport:
 
         @functools.wraps(original)
         async def handle_async_request(self: Any, request: Any) -> Any:
-            if not may_be_call(request.method, request.url.path) or not is_active():
+            if request.method != "POST":
+                return await original(self, request)
+            if not may_be_call("POST", _path_of(request)) or not is_active():
                 return await original(self, request)
             stream = request.stream
             exchange = begin(self, request)
@@ -126,6 +131,15 @@ class _Transport:
         )
         response.stream = self._body(response.stream, exchange)
         return response
+
+
+def _path_of(request: Any) -> str:
+    """The path as it stands: of every request, and `url.path` unquotes it each time."""
+    try:
+        path: str = request.url._uri_reference.path  # noqa: SLF001
+    except AttributeError:
+        path = request.url.path
+    return path
 
 
 class _SentBody:

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any, Final, NamedTuple
 
 from ometrics.collector import MetricsCollector
-from ometrics.instrumentation.endpoints import LAST_PARTS, asked_by, endpoint_of
+from ometrics.instrumentation.endpoints import asked_by, endpoint_of
 from ometrics.instrumentation.exchange import Exchange, report
 from ometrics.instrumentation.imports import ImportWatch
 from ometrics.instrumentation.patching import MethodPatch
@@ -216,11 +216,6 @@ class Registry:
             return None
         provider = provider_of(endpoint.interface, request.host, request.port)
         return Exchange(collectors, model, endpoint, provider)
-
-
-def may_be_call(method: str, path: str) -> bool:
-    """Whether a request may be a call to a model: quick, for every request there is."""
-    return method == "POST" and path[path.rfind("/") + 1 :] in LAST_PARTS
 
 
 def _once(collectors: Collectors, one: MetricsCollector) -> Collectors:

@@ -69,7 +69,7 @@ STEPS: list[tuple[Any, str]] = [
     (exchange, "canonical"),
     (exchange, "AnswerReader"),
     (exchange, "classify"),
-    (answers, "is_plain_output"),
+    (answers, "has_text"),
     (answers.AnswerReader, "feed"),
     (answers.AnswerReader, "complete"),
     (answers.AnswerReader, "finish"),
