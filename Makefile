@@ -21,7 +21,7 @@ BUILT := $(VENV)/.built
 export VENV
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo build test faults bench bench-update lint format sanitize wheel clean
+.PHONY: help demo build test faults frameworks bench bench-update lint format sanitize wheel clean
 
 help: ## Print this help
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile \
@@ -37,6 +37,9 @@ test: $(BUILT) $(VENV)/.group-test ## Run the tests
 
 faults: $(BUILT) $(VENV)/.group-test ## Run the long fault loops (forks, exits, leaks)
 	OMETRICS_FAULT_FACTOR=50 $(PY) -m pytest tests/faults -m "slow or not slow" $(ARGS)
+
+frameworks: $(BUILT) $(VENV)/.group-frameworks ## Run agents of other people's frameworks, measured and not
+	$(PY) -m pytest tests/frameworks -m frameworks $(ARGS)
 
 bench: $(BUILT) $(VENV)/.group-bench ## Measure every operation and its peers
 	$(PY) -m pytest benchmarks -q $(ARGS)

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ometrics._lines import count_texts
 from ometrics.instrumentation import answers
 from ometrics.instrumentation.answers import AnswerReader
 from ometrics.instrumentation.usage import UNKNOWN, Usage
@@ -253,6 +254,36 @@ def test_a_chunk_whose_text_looks_like_fields() -> None:
 
         assert seen in ([True, False], [True])
         assert (UNKNOWN, "TRUNCATED") == (reader.usage, reader.error)
+
+
+SAID = st.text() | st.sampled_from(
+    ['"done":false,"content":"x', '"', "\\", '\\"content\\":\\"', "data: {\n", "\n\n"]
+)
+
+
+@given(st.lists(st.tuples(SAID, SAID, st.booleans()), max_size=5), st.booleans())
+def test_what_is_seen_at_once_is_what_decoding_sees(
+    chunks: list[tuple[str, str, bool]], events_: bool
+) -> None:
+    """Whatever was said, a chunk that is taken for text without decoding is text."""
+    if events_:
+        said = [reasoned(content=c, reasoning=r) for c, r, _ in chunks]
+        for chunk, (_, _, last) in zip(said, chunks, strict=True):
+            chunk["choices"][0]["finish_reason"] = "stop" if last else None
+        body, decoder = events(*said), answers._DECODERS["chat"]
+    else:
+        said = [chat_chunk(c, thinking=r) | {"done": e} for c, r, e in chunks]
+        body, decoder = lines(*said), answers._DECODERS["ollama"]
+    count = count_texts(body, events_)
+    decoded = [decoder(compact(chunk)) for chunk in said]
+    ends = [last for _, _, last in chunks]
+
+    assert count in (0, len(chunks))
+    if count:
+        assert [True] * count == [chunk.output() for chunk in decoded]
+        assert not any(ends)
+    else:
+        assert not chunks or any(ends) or not all(c for c, _, _ in chunks)
 
 
 BODIES: dict[str, tuple[str, Any, Usage, str | None]] = {

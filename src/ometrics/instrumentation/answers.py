@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from ometrics._lines import count_texts
 from ometrics.errors import STREAM_ERROR, TRUNCATED, code_of, code_of_status
 from ometrics.instrumentation.endpoints import Dialect
 from ometrics.instrumentation.usage import (
@@ -273,21 +274,6 @@ _REASON: Final = re.compile(
 _NOT_DONE: Final = re.compile(rb'[{,]\s*"done"\s*:\s*false')
 
 
-def has_text(line: bytes) -> bool:
-    """
-    Whether a line is seen, without being decoded, to hold text of the answer.
-
-    Most lines of a stream do, and decoding is most of what reading one costs. Servers
-    write the compact form; within a string each quote is escaped, so that no text of an
-    answer looks like this.
-    """
-    at = line.find(b'"content":"')
-    if at >= 0:
-        return not line.startswith(b'"', at + 11)
-    at = line.find(b'"response":"')
-    return at >= 0 and not line.startswith(b'"', at + 12)
-
-
 class AnswerReader:
     """
     What an answer says, from its bytes as they come.
@@ -314,6 +300,7 @@ class AnswerReader:
 
     __slots__ = (
         "_anthropic",
+        "_are_events",
         "_decode",
         "_feed",
         "_is_long",
@@ -350,7 +337,7 @@ class AnswerReader:
         kind = content_type.lower()
         # Functions, not bound methods: a reader must not refer to itself.
         self._feed: Callable[[AnswerReader, bytes], None]
-        self.is_stream = False
+        self.is_stream = self._are_events = False
         if status >= FIRST_ERROR:
             self._feed = AnswerReader._feed_error
         elif "ndjson" in kind:
@@ -358,7 +345,7 @@ class AnswerReader:
             self.is_stream = True
         elif "event-stream" in kind:
             self._feed = AnswerReader._feed_events
-            self.is_stream = True
+            self.is_stream = self._are_events = True
         else:
             self._feed = AnswerReader._feed_body
         encoding = content_encoding.strip().lower()
@@ -378,7 +365,13 @@ class AnswerReader:
         if self.is_over:
             return
         if self._unpack is None:
-            self._feed(self, data)
+            texts = 0
+            if self.is_stream and not self._pending:
+                texts = count_texts(data, self._are_events)
+            for _ in range(texts):
+                self._observe(True)
+            if not texts:
+                self._feed(self, data)
         else:
             for piece in self._unpack(data):
                 self._feed(self, piece)
@@ -430,24 +423,12 @@ class AnswerReader:
     def _feed_lines(self, data: bytes) -> None:
         """Lines of JSON, each a document."""
         for line in self._lines(data):
-            if has_text(line) and b'"done":false' in line:
-                self._observe(True)
-            else:
-                self._document(line)
+            self._document(line)
 
     def _feed_events(self, data: bytes) -> None:
         """Server-sent events, each of which brings a document."""
         for line in self._lines(data):
-            if not line.startswith(b"data:"):
-                continue
-            if (
-                has_text(line)
-                and b'"finish_reason":null' in line
-                and b'"usage":{' not in line
-                and b'"error":' not in line
-            ):
-                self._observe(True)
-            else:
+            if line.startswith(b"data:"):
                 self._document(line[5:])
 
     def _lines(self, data: bytes) -> list[bytes]:

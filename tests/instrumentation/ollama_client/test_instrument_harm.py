@@ -69,7 +69,7 @@ STEPS: list[tuple[Any, str]] = [
     (exchange, "canonical"),
     (exchange, "AnswerReader"),
     (exchange, "classify"),
-    (answers, "has_text"),
+    (answers, "count_texts"),
     (answers.AnswerReader, "feed"),
     (answers.AnswerReader, "complete"),
     (answers.AnswerReader, "finish"),

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: MIT
+"""Agents of other people's frameworks: each request counted, each result unchanged.
+
+`make frameworks` runs it. Each has an environment of its own, as they pin each
+other's versions; `uv` makes one in seconds and keeps it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ometrics
+from ometrics.testing import (
+    OPENAI_DONE,
+    Event,
+    Line,
+    ScriptedOllama,
+    Status,
+    chat_done,
+    chat_response,
+    openai_chunk,
+    openai_response,
+)
+
+uv = pytest.importorskip("uv", reason="uv is not installed")
+
+HERE = Path(__file__).parent
+ENVIRONMENTS = Path(
+    os.environ.get("OMETRICS_FRAMEWORKS", HERE.parents[1] / ".frameworks")
+)
+SOURCE = Path(ometrics.__file__).parents[1]
+CALL_PATHS = (
+    *("/api/chat", "/api/generate", "/api/embed", "/api/embeddings"),
+    *("/v1/chat/completions", "/v1/embeddings", "/v1/responses"),
+)
+PATIENCE = 180  # seconds for all scenarios of an agent
+
+pytestmark = pytest.mark.frameworks
+
+
+@dataclass(frozen=True)
+class Framework:
+    """
+    What a framework's agent needs and does.
+
+    Attributes:
+        packages: What to install.
+        scenarios: What its file does, besides `plain` and `unknown`.
+        answer: What the server says to it.
+    """
+
+    packages: tuple[str, ...]
+    scenarios: tuple[str, ...] = ()
+    answer: tuple[str, ...] = ("Hello", "!")
+
+
+ALL = ("streamed", "async", "tool")
+TABLE = {
+    "litellm": Framework(("litellm",), (*ALL, "embeddings")),
+    "langchain": Framework(("langchain-ollama", "langgraph"), ALL),
+    "instructor": Framework(
+        ("instructor", "openai"), ("streamed", "async"), ('{"name":', ' "x"}')
+    ),
+    "dspy": Framework(("dspy",), ("async",)),
+    "adk": Framework(("google-adk", "litellm"), ("streamed", "tool")),
+    "smolagents": Framework(("smolagents[openai,litellm]",), ("streamed",)),
+    "pydantic_ai": Framework(("pydantic-ai-slim[openai]",), ALL),
+    "openai_agents": Framework(("openai-agents",), (*ALL, "left")),
+    "llama_index": Framework(("llama-index-llms-ollama",), ("streamed", "async")),
+}
+# Enough to see at every change that nothing is broken.
+QUICK = ("litellm", "langchain", "instructor")
+
+
+def environment(name: str) -> Path:
+    """The interpreter of a framework's environment, made if it is not there."""
+    folder = ENVIRONMENTS / name
+    python = folder / "bin" / "python"
+    done = folder / ".packages"
+    packages = ["msgspec", "click", "rich", *TABLE[name].packages]
+    if not done.exists() or done.read_text().split() != packages:
+        make = ["venv", "-q", "--clear", "--python", sys.executable, str(folder)]
+        install = ["pip", "install", "-q", "--python", str(python), *packages]
+        for command in (make, install):
+            subprocess.run([uv.find_uv_bin(), *command], check=True)
+        done.write_text(" ".join(packages))
+    return python
+
+
+def answer_with_a_tool(request: Any) -> Iterator[Any]:
+    """A call of the tool; once its result is there, the answer."""
+    is_openai = request.path.startswith("/v1/")
+    messages = request.json["messages"]
+    if any(message["role"] == "tool" for message in messages):
+        if not is_openai:
+            yield Line(chat_done("done")) if request.stream else chat_response("done")
+        elif request.stream:
+            yield Event(openai_chunk("done", finish_reason="stop"))
+            yield OPENAI_DONE
+        else:
+            yield openai_response("done")
+        return
+    arguments = {"place": "x"}
+    if not is_openai:
+        called = [{"function": {"name": "look", "arguments": arguments}}]
+        make = chat_done if request.stream else chat_response
+        whole = make("")
+        whole["message"]["tool_calls"] = called
+        yield Line(whole) if request.stream else whole
+        return
+    function = {"name": "look", "arguments": json.dumps(arguments)}
+    called = [{"index": 0, "id": "c1", "type": "function", "function": function}]
+    whole = openai_response("", finish_reason="tool_calls")
+    whole["choices"][0]["message"]["tool_calls"] = called
+    yield whole
+
+
+def serve(scenario: str, framework: Framework) -> ScriptedOllama:
+    """A server for a scenario."""
+    server = ScriptedOllama(answer=framework.answer, models=["llama3.2"])
+    if scenario == "unknown":
+        server.script("/api/show", [Status(404, {"error": "not found"})])
+    if scenario == "tool":
+        for path in ("/api/chat", "/v1/chat/completions"):
+            server.script(path, answer_with_a_tool)
+    return server
+
+
+def run(name: str, mode: str) -> tuple[dict[str, Any], dict[str, list[Any]], str]:
+    """
+    Run all scenarios of one agent.
+
+    Returns:
+        What each gave and what was counted of it; the requests at its server; what
+        went to standard error.
+    """
+    framework = TABLE[name]
+    with ExitStack() as stack:
+        servers = {
+            scenario: stack.enter_context(serve(scenario, framework))
+            for scenario in ("plain", *framework.scenarios, "unknown")
+        }
+        urls = [f"{scenario}={server.url}" for scenario, server in servers.items()]
+        command = [str(environment(name))]
+        out = ENVIRONMENTS / f"{name}.json"
+        if mode == "run":
+            command += ["-m", "ometrics", "run", "--json", str(out)]
+        agent = str(HERE / "agents" / f"with_{name}.py")
+        command += [str(HERE / "child.py"), agent, "bare" if mode == "run" else mode]
+        done = subprocess.run(
+            [*command, *urls],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+            cwd=ENVIRONMENTS,
+            env={
+                **{k: v for k, v in os.environ.items() if not k.endswith("_proxy")},
+                "PYTHONPATH": str(SOURCE),
+                "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+                "CREWAI_DISABLE_TELEMETRY": "true",
+            },
+        )
+        assert "FOUND " in done.stdout, done.stderr[-2000:]
+        found = json.loads(done.stdout.rpartition("FOUND ")[2])
+        asked = {
+            scenario: [
+                request
+                for request in server.requests
+                if request.path in CALL_PATHS
+                or (scenario == "unknown" and request.path == "/api/show")
+            ]
+            for scenario, server in servers.items()
+        }
+    return found, asked, done.stderr
+
+
+@pytest.fixture(scope="module", params=TABLE)
+def bare(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any], str]:
+    """A framework, and what its agent gives and says when nobody measures."""
+    found, _, stderr = run(request.param, "bare")
+    return request.param, found, stderr
+
+
+@pytest.mark.parametrize("mode", ["before", "after"])
+def test_instrumented(bare: tuple[str, dict[str, Any], str], mode: str) -> None:
+    """Instrumented before or after its import."""
+    name, expected, quiet = bare
+    found, asked, stderr = run(name, mode)
+    for scenario, one in found.items():
+        counted = one["counted"]
+
+        assert expected[scenario]["result"] == one["result"], scenario
+        assert len(asked[scenario]) == counted["calls"] > 0, scenario
+        assert [0, 0] == [counted["internal_errors"], counted["in_flight"]], scenario
+        assert (scenario == "unknown") == (counted["failed"] > 0), scenario
+    assert stderr.count("never") <= quiet.count("never")
+
+
+def test_under_the_command(bare: tuple[str, dict[str, Any], str]) -> None:
+    """Run unchanged by `ometrics run`."""
+    name, expected, quiet = bare
+    found, asked, stderr = run(name, "run")
+    exported = (ENVIRONMENTS / f"{name}.json").read_bytes()
+    models = ometrics.Snapshot.from_json(exported).models.values()
+    ends = [
+        call.successful_reqs + call.failed_reqs + call.cancelled_reqs
+        for model in models
+        for call in model.calls.values()
+    ]
+
+    assert expected == found
+    assert sum(map(len, asked.values())) == sum(ends)
+    assert stderr.count("never") <= quiet.count("never")
