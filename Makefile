@@ -54,6 +54,8 @@ lint: $(BUILT) $(VENV)/.group-lint ## Check style, types, stubs and the lock's l
 	$(PY) -m ruff format --check
 	PATH="$(abspath $(VENV))/bin:$$PATH" cython-lint src  # It calls pycodestyle.
 	$(PY) tools/check_nogil.py
+	$(PY) tools/generate.py --check
+	$(PY) tools/metrics_page.py --check
 	$(PY) -m mypy
 	$(PY) -m mypy.stubtest $(COMPILED:src/ometrics/%.pyx=ometrics.%) \
 		--allowlist tools/stubtest_allowlist.txt

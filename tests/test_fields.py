@@ -51,7 +51,7 @@ def test_every_exported_field_has_one_meaning() -> None:
 
 def test_phases_are_histograms_of_a_call() -> None:
     """The phases are declared in the order in which they pass."""
-    assert PHASES == ("load", "prefill", "decode", "residual", "network")
+    assert PHASES == ("connect", "load", "prefill", "decode", "residual", "network")
     assert set(PHASES) < set(CALL_HISTOGRAMS)
 
 
@@ -99,6 +99,7 @@ def test_delta_undoes_merge_of_what_came_later() -> None:
         successful_reqs=2,
         latency=LatencyHistogram.of([0.5, 0.7]),
         prompt_tokens=7,
+        prompt_tokens_known=2,
         done_reasons={"stop": 2},
     )
     call = earlier.models["qwen2.5:0.5b"].calls["chat"]

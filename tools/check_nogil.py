@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 LOCK_CALL = re.compile(r"\bom_mutex_(acquire|lock|release)\s*\(\s*&?\s*([\w.]+)")
+# Functions that return with the mutex held, or raise without it.
+TAKES_LOCK = re.compile(r"\bacquire_\w+\s*\(")
 # Held by one reader at a time while it allocates; no recorder ever waits for it.
 OUTER_LOCKS = frozenset({"copying"})
 
@@ -45,6 +47,7 @@ TEXT = re.compile(
     r"|\#[^\n]*",
     re.DOTALL,
 )
+RETURN = re.compile(r"return [\w.]+$")
 CALL = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
 C_FUNCTION = re.compile(r"^(?:cdef|cpdef)\b[^=(]*?\b(\w+)\s*\(")
 EXTERN_FUNCTION = re.compile(r"^[^=(]*?\b(\w+)\s*\(")
@@ -170,10 +173,12 @@ class Walker:
 
     Args:
         safe: Names of C functions, and whether they may run under the lock.
+        may_return: Whether it returns with the mutex held, as `acquire_*` do.
     """
 
-    def __init__(self, safe: dict[str, bool]) -> None:
+    def __init__(self, safe: dict[str, bool], *, may_return: bool = False) -> None:
         self._safe = safe
+        self._may_return = may_return
         self._breaks: list[States] = []
         self.problems: dict[str, None] = {}  # Ordered, each once.
 
@@ -218,6 +223,12 @@ class Walker:
             if HELD in states:
                 self.report(line, "takes the mutex while holding it")
             return frozenset({HELD})
+        if TAKES_LOCK.search(line.code):
+            if HELD in states:
+                self.report(line, "takes the mutex while holding it")
+            return frozenset({HELD})
+        if HELD in states and self._may_return and RETURN.match(line.code):
+            return NOWHERE
         if HELD in states:
             if forbidden := FORBIDDEN.search(line.code):
                 self.report(line, f"has `{forbidden[1]}` under the lock")
@@ -237,7 +248,7 @@ class Walker:
 
 def check_function(name: str, body: list[Line], safe: dict[str, bool]) -> list[str]:
     """Return what one function does that must not be done while the mutex is held."""
-    walker = Walker(safe)
+    walker = Walker(safe, may_return=name.startswith("acquire_"))
     if name.startswith("locked_"):
         for line in body:
             walker.check_calls(line)

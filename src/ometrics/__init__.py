@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from ometrics import serve as serve
     from ometrics import store as store
     from ometrics import testing as testing
-    from ometrics._core import ModelRecorder, Timer
+    from ometrics._calls import Call
+    from ometrics._recorders import ModelRecorder, Timer
     from ometrics.collector import Clock, MetricsCollector
     from ometrics.errors import (
         ErrorConnectionFailed,
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
         DEFAULT_BUCKETS,
         GENAI_DURATION_BUCKETS,
         LatencyHistogram,
+        TokenHistogram,
     )
     from ometrics.instrumentation.api import instrument, uninstrument
+    from ometrics.outcomes import Outcome
     from ometrics.snapshot import (
         CallMetrics,
         PerformanceMetrics,
@@ -50,6 +53,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DEFAULT_BUCKETS",
     "GENAI_DURATION_BUCKETS",
+    "Call",
     "CallMetrics",
     "Clock",
     "ErrorConnectionFailed",
@@ -64,11 +68,13 @@ __all__ = [
     "MetricsEvent",
     "ModelRecorder",
     "OllamaError",
+    "Outcome",
     "PerformanceMetrics",
     "ResourceMetrics",
     "Snapshot",
     "TaskStatistics",
     "Timer",
+    "TokenHistogram",
     "UnknownModelError",
     "instrument",
     "uninstrument",
@@ -80,7 +86,8 @@ if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy(
         __name__,
         {
-            "_core": ("ModelRecorder", "Timer"),
+            "_calls": ("Call",),
+            "_recorders": ("ModelRecorder", "Timer"),
             "collector": ("Clock", "MetricsCollector"),
             "errors": (
                 "ErrorConnectionFailed",
@@ -97,8 +104,10 @@ if not TYPE_CHECKING:
                 "DEFAULT_BUCKETS",
                 "GENAI_DURATION_BUCKETS",
                 "LatencyHistogram",
+                "TokenHistogram",
             ),
             "instrumentation.api": ("instrument", "uninstrument"),
+            "outcomes": ("Outcome",),
             "snapshot": (
                 "CallMetrics",
                 "PerformanceMetrics",

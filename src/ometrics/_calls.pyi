@@ -1,48 +1,53 @@
 # SPDX-License-Identifier: MIT
-from typing import Final, final
+from datetime import timedelta
+from typing import SupportsFloat, final
 
 from typing_extensions import Self
 
-from ometrics._core import Core
-
-SUCCESS: Final[int]
-FAILURE: Final[int]
-CANCELLED: Final[int]
+from ometrics._table import Table
+from ometrics.outcomes import OutcomeName
 
 @final
 class Call:
-    model: str
-    ended: bool
-    def __new__(cls, core: Core, model: str, operation: str) -> Self: ...
-    def chunk(self, answer: bool, /) -> None: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def ended(self) -> bool: ...
+    def __new__(
+        cls, collector: Table, model: str, operation: str, provider: str = "ollama"
+    ) -> Self: ...
+    def chunk(self, answer: bool = True, /) -> None: ...
     def discard(self) -> None: ...
     def end(
         self,
-        outcome: int,
-        error: object,
-        total: object,
-        load: object,
-        prefill: object,
-        decode: object,
-        prompt_tokens: object,
-        cached_tokens: object,
-        completion_tokens: object,
-        done_reason: object,
+        outcome: OutcomeName,
+        error: object = None,
         /,
+        total: object = None,
+        load: object = None,
+        prefill: object = None,
+        decode: object = None,
+        prompt_tokens: object = None,
+        cached_tokens: object = None,
+        completion_tokens: object = None,
+        done_reason: object = None,
+        connect: object = None,
     ) -> bool: ...
 
 def record_call(
-    core: Core,
+    collector: Table,
     model: str,
     operation: str,
-    latency: object,
-    total: object,
-    load: object,
-    prefill: object,
-    decode: object,
-    prompt_tokens: object,
-    cached_tokens: object,
-    completion_tokens: object,
-    done_reason: object,
+    latency: SupportsFloat | timedelta | None = None,
     /,
+    total: object = None,
+    load: object = None,
+    prefill: object = None,
+    decode: object = None,
+    prompt_tokens: object = None,
+    cached_tokens: object = None,
+    completion_tokens: object = None,
+    done_reason: object = None,
+    *,
+    provider: str = "ollama",
 ) -> None: ...

@@ -12,45 +12,60 @@ from cpython.long cimport PyLong_CheckExact
 from libc.math cimport NAN
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from ometrics._arguments cimport seconds_of
 from ometrics._buckets cimport cell_of
-from ometrics._core cimport *
 from ometrics._events cimport EVENT_ERROR, EVENT_LATENCY, locked_emit
+from ometrics._fields cimport *
 from ometrics._histogram cimport Layout
-from ometrics._record cimport *
-from ometrics._state cimport *
+from ometrics._record cimport (
+    TOKEN_SECONDS,
+    cells_at,
+    histogram_at,
+    locked_add,
+    locked_add_code,
+    om_histogram,
+    om_record,
+)
+from ometrics._state cimport (
+    CURRENT,
+    FULL,
+    NEGATIVE,
+    VALID,
+    locked_list,
+    locked_make_current,
+    locked_unlist,
+    om_call,
+    om_core,
+    om_monotonic_ns,
+    om_mutex_acquire,
+    om_mutex_release,
+    om_wall_ns,
+    reason_of,
+)
+from ometrics._table cimport Slot, Table, monotonic, slot_of, wall
 
 cimport cython
 
 cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object, int *overflow) except? -1
 
-SUCCESS, FAILURE, CANCELLED = 0, 1, 2
-
 # 73 years of nanoseconds: so that sums of a few such numbers fit 64 bits.
 cdef int64_t TOO_LARGE = 1 << 61
 
 cdef enum:
-    ENDED_WELL
-    ENDED_BADLY
-    GIVEN_UP
+    SUCCESS
+    FAILURE
+    CANCELLED
     PENDING = 64                # times between chunks that wait in a call
     UNKNOWN = -1
 
-cdef enum:                      # in the order of `snapshot.CALL_HISTOGRAMS`
-    LATENCY
-    FIRST_CHUNK
-    FIRST_ANSWER
-    PER_CHUNK
-    LOAD
-    PREFILL
-    DECODE
-    RESIDUAL
-    NETWORK
-
+cdef str OLLAMA = "ollama"
+cdef dict OUTCOMES = {"success": SUCCESS, "failure": FAILURE, "cancelled": CANCELLED}
 cdef dict OPERATION_NUMBERS = {"chat": 1, "text_completion": 2, "embeddings": 3}
 
-# What the server told of one call: nanoseconds and tokens, UNKNOWN where it did not.
-cdef struct om_told:
+# What is known of one call beside its own clock: nanoseconds and tokens, or UNKNOWN.
+cdef struct om_answer:
+    int64_t connect             # what the client needed before it could ask
     int64_t total
     int64_t load
     int64_t prefill
@@ -63,14 +78,15 @@ cdef struct om_told:
 cdef struct om_ending:
     int outcome
     uint32_t code
-    uint32_t reason             # done_reason; 0: none
-    bint has_reason
+    uint32_t done_reason
+    bint has_done_reason
     int impossible              # server times that contradict each other
     int64_t wall_ns
+    int64_t elapsed             # from start to end, or UNKNOWN
     int64_t ns[CALL_HISTOGRAMS]     # UNKNOWN: nothing to add
-    om_told told
+    om_answer answer
 
-cdef int64_t told(object value) except? -2:
+cdef int64_t number_or_unknown(object value) except? -2:
     """A number that a server sent; what is not a sensible one is unknown."""
     cdef int overflow = 0
     cdef long long number
@@ -87,10 +103,21 @@ cdef inline void locked_add_ns(
     om_core *c, om_record *record, int which, int64_t ns
 ) noexcept nogil:
     """Add one duration; the sum keeps the exact nanoseconds."""
-    cdef om_histogram *h = histogram_at(c.layout, record, which)
-    cdef double seconds = ns / 1e9
+    locked_add_to(c, histogram_at(c.layout, record, which), ns / 1e9, ns)
+
+cdef inline void locked_add_tokens(
+    om_core *c, om_record *record, int which, int64_t tokens
+) noexcept nogil:
+    """Add the tokens of one call to their histogram; see `TokenHistogram`."""
+    locked_add_to(
+        c, histogram_at(c.layout, record, which), tokens * TOKEN_SECONDS, tokens
+    )
+
+cdef inline void locked_add_to(
+    om_core *c, om_histogram *h, double seconds, int64_t amount
+) noexcept nogil:
     cells_at(h)[cell_of(c.layout, seconds)] += 1
-    locked_add(&h.sum_ns, <uint64_t> ns, &c.totals.saturated)
+    locked_add(&h.sum_ns, <uint64_t> amount, &c.totals.counters[SNAPSHOT_SATURATED])
     if seconds < h.min:
         h.min = seconds
     if seconds > h.max:
@@ -101,62 +128,73 @@ cdef void locked_end(
 ) noexcept nogil:
     """Count the end of a call in both records."""
     cdef int i
-    cdef om_told *t = &e.told
-    cdef uint64_t *saturated = &c.totals.saturated
     c.totals.invalid[NEGATIVE] += e.impossible
     model.updated_ns = e.wall_ns
     call.updated_ns = e.wall_ns
-    if e.outcome == ENDED_WELL:
-        model.successes += 1
-        call.successes += 1
-        if e.ns[LATENCY] == UNKNOWN:
-            model.latency_unknown += 1
-            locked_emit(&c.ring, EVENT_LATENCY, 1, model.name_id, NAN, e.wall_ns)
+    if e.outcome == SUCCESS:
+        model.counters[MODEL_SUCCESSFUL_REQS] += 1
+        call.counters[CALL_SUCCESSFUL_REQS] += 1
+        if e.elapsed == UNKNOWN:
+            model.counters[MODEL_LATENCY_UNKNOWN] += 1
         else:
-            locked_add_ns(c, model, LATENCY, e.ns[LATENCY])
-            locked_emit(
-                &c.ring, EVENT_LATENCY, 1, model.name_id, e.ns[LATENCY] / 1e9, e.wall_ns
-            )
-    elif e.outcome == ENDED_BADLY:
-        model.failures += 1
-        call.failures += 1
-        locked_add_code(&model.errors, e.code)
-        locked_add_code(&call.errors, e.code)
+            locked_add_ns(c, model, MODEL_LATENCY_HIST, e.elapsed)
+        locked_emit(
+            &c.ring, EVENT_LATENCY, 1, model.name_id,
+            NAN if e.elapsed == UNKNOWN else e.elapsed / 1e9, e.wall_ns,
+        )
+    elif e.outcome == FAILURE:
+        model.counters[MODEL_FAILED_REQS] += 1
+        call.counters[CALL_FAILED_REQS] += 1
+        locked_add_code(&model.codes[MODEL_ERRORS], e.code)
+        locked_add_code(&call.codes[CALL_ERRORS], e.code)
+        if e.elapsed != UNKNOWN:
+            locked_add_ns(c, model, MODEL_FAILED_LATENCY_HIST, e.elapsed)
         locked_emit(&c.ring, EVENT_ERROR, 0, model.name_id, e.code, e.wall_ns)
     else:
-        model.cancelled += 1
-        call.cancelled += 1
+        model.counters[MODEL_CANCELLED_REQS] += 1
+        call.counters[CALL_CANCELLED_REQS] += 1
     for i in range(CALL_HISTOGRAMS):
         if e.ns[i] != UNKNOWN:
             locked_add_ns(c, call, i, e.ns[i])
-    if e.has_reason:
-        locked_add_code(&call.done_reasons, e.reason)
-    if t.prompt_tokens != UNKNOWN:
-        call.told |= TOLD_PROMPT
-        locked_add(&call.prompt_tokens, t.prompt_tokens, saturated)
-        locked_add(&model.tokens, t.prompt_tokens, saturated)
-    if t.cached_tokens != UNKNOWN:
-        call.told |= TOLD_CACHED
-        locked_add(&call.cached_tokens, t.cached_tokens, saturated)
-    if t.completion_tokens != UNKNOWN:
-        call.told |= TOLD_COMPLETION
-        locked_add(&call.completion_tokens, t.completion_tokens, saturated)
-        locked_add(&model.tokens, t.completion_tokens, saturated)
-        if t.decode > 0:
-            locked_add(&call.decode_tokens, t.completion_tokens, saturated)
-            locked_add(&call.decode_ns, t.decode, saturated)
-    # The prefill duration covers the uncached tokens only, so without a told cache
+    if e.has_done_reason:
+        locked_add_code(&call.codes[CALL_DONE_REASONS], e.done_reason)
+    locked_end_tokens(c, model, call, &e.answer)
+
+cdef void locked_end_tokens(
+    om_core *c, om_record *model, om_record *call, om_answer *a
+) noexcept nogil:
+    """Count the tokens of a call that ends, as far as they are known."""
+    cdef uint64_t *counters = call.counters
+    cdef uint64_t *all_tokens = &model.counters[MODEL_TOKENS_PROCESSED]
+    cdef uint64_t *saturated = &c.totals.counters[SNAPSHOT_SATURATED]
+    if a.prompt_tokens != UNKNOWN:
+        counters[CALL_PROMPT_TOKENS_KNOWN] += 1
+        locked_add(&counters[CALL_PROMPT_TOKENS], a.prompt_tokens, saturated)
+        locked_add(all_tokens, a.prompt_tokens, saturated)
+        locked_add_tokens(c, call, CALL_PROMPT_TOKENS_HIST, a.prompt_tokens)
+    if a.cached_tokens != UNKNOWN:
+        counters[CALL_CACHED_TOKENS_KNOWN] += 1
+        locked_add(&counters[CALL_CACHED_TOKENS], a.cached_tokens, saturated)
+    if a.completion_tokens != UNKNOWN:
+        counters[CALL_COMPLETION_TOKENS_KNOWN] += 1
+        locked_add(&counters[CALL_COMPLETION_TOKENS], a.completion_tokens, saturated)
+        locked_add(all_tokens, a.completion_tokens, saturated)
+        locked_add_tokens(c, call, CALL_COMPLETION_TOKENS_HIST, a.completion_tokens)
+        if a.decode > 0:
+            locked_add(&counters[CALL_DECODE_TOKENS], a.completion_tokens, saturated)
+            locked_add(&counters[CALL_DECODE_NS], a.decode, saturated)
+    # The prefill duration covers the uncached tokens only, so without a known cache
     # share there is no honest rate.
     if (
-        t.prompt_tokens != UNKNOWN
-        and t.cached_tokens != UNKNOWN
-        and t.prefill > 0
-        and t.prompt_tokens > t.cached_tokens
+        a.prompt_tokens != UNKNOWN
+        and a.cached_tokens != UNKNOWN
+        and a.prefill > 0
+        and a.prompt_tokens > a.cached_tokens
     ):
         locked_add(
-            &call.prefill_tokens, t.prompt_tokens - t.cached_tokens, saturated
+            &counters[CALL_PREFILL_TOKENS], a.prompt_tokens - a.cached_tokens, saturated
         )
-        locked_add(&call.prefill_ns, t.prefill, saturated)
+        locked_add(&counters[CALL_PREFILL_NS], a.prefill, saturated)
 
 cdef int operation_number(object operation) except -1:
     number = OPERATION_NUMBERS.get(operation)
@@ -167,64 +205,93 @@ cdef int operation_number(object operation) except -1:
     return number
 
 cdef void split(om_ending *e) noexcept:
-    """Server times of a call that told a total; notes how many were impossible."""
-    cdef om_told *t = &e.told
+    """
+    The phases of a call; notes how many of its server's times were impossible.
+
+    Latency is connect, network and the server's total; the total is load, prefill,
+    decode and residual. What was not given apart stays in the residual or the network,
+    so the parts of a successful call always add up.
+    """
+    cdef om_answer *a = &e.answer
     cdef int64_t rest
-    e.ns[LOAD] = t.load
-    e.ns[PREFILL] = t.prefill
-    e.ns[DECODE] = t.decode
-    if t.total == UNKNOWN:
+    e.ns[CALL_CONNECT] = a.connect
+    e.ns[CALL_LOAD] = a.load
+    e.ns[CALL_PREFILL] = a.prefill
+    e.ns[CALL_DECODE] = a.decode
+    if a.total == UNKNOWN:
         return
-    # What was not told apart stays in the residual, so the parts always add up.
-    rest = t.total - max(t.load, 0) - max(t.prefill, 0) - max(t.decode, 0)
+    rest = a.total - max(a.load, 0) - max(a.prefill, 0) - max(a.decode, 0)
     if rest >= 0:
-        e.ns[RESIDUAL] = rest
+        e.ns[CALL_RESIDUAL] = rest
     else:
         e.impossible += 1
-    if e.ns[LATENCY] != UNKNOWN:
-        if e.ns[LATENCY] >= t.total:
-            e.ns[NETWORK] = e.ns[LATENCY] - t.total
+    if e.ns[CALL_LATENCY] != UNKNOWN:
+        rest = e.ns[CALL_LATENCY] - a.total - max(a.connect, 0)
+        if rest >= 0:
+            e.ns[CALL_NETWORK] = rest
         else:
             e.impossible += 1
 
-cdef int fill_ending(
-    Core core, om_ending *e, int outcome, object error,
+cdef void begin_ending(om_ending *e, int outcome) noexcept nogil:
+    """An end of which nothing is known but how it went."""
+    cdef int i
+    for i in range(CALL_HISTOGRAMS):
+        e.ns[i] = UNKNOWN
+    e.outcome = outcome
+    e.code = 0
+    e.done_reason = 0
+    e.has_done_reason = False
+    e.impossible = 0
+    e.elapsed = UNKNOWN
+    e.answer.connect = UNKNOWN
+    e.answer.total = e.answer.load = e.answer.prefill = e.answer.decode = UNKNOWN
+    e.answer.prompt_tokens = e.answer.cached_tokens = UNKNOWN
+    e.answer.completion_tokens = UNKNOWN
+
+cdef int read_answer(
+    Table table, om_ending *e, object connect,
     object total, object load, object prefill, object decode,
     object prompt_tokens, object cached_tokens, object completion_tokens,
     object done_reason,
 ) except -1:
-    cdef int i
-    for i in range(CALL_HISTOGRAMS):
-        e.ns[i] = UNKNOWN
-    if not ENDED_WELL <= outcome <= GIVEN_UP:
-        raise ValueError(f"outcome {outcome} is none of 0, 1, 2")
-    e.outcome = outcome
-    e.impossible = 0
-    e.code = core.code_id(error) if outcome == ENDED_BADLY else 0
-    e.has_reason = isinstance(done_reason, str) and done_reason != ""
-    e.reason = core.code_id(done_reason) if e.has_reason else 0
-    e.told.total = told(total)
-    e.told.load = told(load)
-    e.told.prefill = told(prefill)
-    e.told.decode = told(decode)
-    e.told.prompt_tokens = told(prompt_tokens)
-    e.told.cached_tokens = told(cached_tokens)
-    e.told.completion_tokens = told(completion_tokens)
-    e.wall_ns = wall(core)
+    """Take over what the answer said, as far as it makes sense."""
+    e.has_done_reason = isinstance(done_reason, str) and done_reason != ""
+    e.done_reason = table.code_id(done_reason) if e.has_done_reason else 0
+    e.answer.connect = number_or_unknown(connect)
+    e.answer.total = number_or_unknown(total)
+    e.answer.load = number_or_unknown(load)
+    e.answer.prefill = number_or_unknown(prefill)
+    e.answer.decode = number_or_unknown(decode)
+    e.answer.prompt_tokens = number_or_unknown(prompt_tokens)
+    e.answer.cached_tokens = number_or_unknown(cached_tokens)
+    e.answer.completion_tokens = number_or_unknown(completion_tokens)
+    e.wall_ns = wall(table)
     return 0
+
+cdef void put_elapsed(om_ending *e, int64_t elapsed) noexcept nogil:
+    """How long the call took, in the histogram of its outcome: a call that failed or
+    was cancelled must not improve the latencies of those that succeeded."""
+    e.elapsed = elapsed
+    if e.outcome == SUCCESS:
+        e.ns[CALL_LATENCY] = elapsed
+    elif e.outcome == FAILURE:
+        e.ns[CALL_FAILED_LATENCY] = elapsed
+    else:
+        e.ns[CALL_CANCELLED_LATENCY] = elapsed
 
 
 @cython.final
-@cython.no_gc_clear     # __dealloc__ still needs the core
+@cython.no_gc_clear     # __dealloc__ still needs the table
 @cython.freelist(64)
 cdef class Call:
     """
-    One call to a model, from its start to its one end.
+    One call to a model, from its start to its one end; made by `start_call()`.
 
     Args:
-        core: The collector.
+        collector: Who counts it.
         model: Name of the model.
         operation: `chat`, `text_completion` or `embeddings`.
+        provider: OpenTelemetry `gen_ai.provider.name` of the server.
 
     Raises:
         TypeError: `model` is not a `str`.
@@ -234,14 +301,15 @@ cdef class Call:
     no calls: those that run are the parent's, and ending one in the child does nothing.
 
     Thread-safety:
-        One thread at a time; the core may be used by all others meanwhile.
+        One thread at a time; the collector may be used by all others meanwhile.
     """
-    cdef Core core
-    cdef Layout layout      # outlives the core's own reference in a garbage collection
+    cdef Table table
+    cdef Layout layout      # outlives the table's own reference in a garbage collection
     cdef Slot slot
     cdef Slot call_slot
     cdef readonly object model
-    cdef int operation
+    cdef uint32_t operation
+    cdef uint32_t provider
     cdef om_call node
     cdef uint64_t forks
     cdef readonly bint ended
@@ -251,106 +319,113 @@ cdef class Call:
     cdef int n_pending
     cdef int64_t pending[PENDING]
 
-    def __cinit__(self, Core core not None, model, operation):
-        cdef om_core *c = core.c
+    def __cinit__(self, Table collector not None, model, operation, provider=OLLAMA):
+        cdef om_core *c = collector.c
         self.ended = True       # until it is listed, what fails here is no call
         self.operation = operation_number(operation)
-        self.core = core
+        self.provider = collector.code_id(provider)
+        self.table = collector
         self.model = model
-        self.slot = slot_of(core, model)
-        self.call_slot = core.call_slot(self.slot, self.operation)
+        self.slot = slot_of(collector, model)
+        self.call_slot = collector.call_slot(self.slot, self.operation, self.provider)
         self.first_ns = UNKNOWN
         self.first_answer_ns = UNKNOWN
         self.n_pending = 0
         self.forks = c.forks
-        self.layout = core.layout
+        self.layout = collector.layout
         self.node.name_id = self.slot.record.name_id
         self.node.operation = self.operation
-        self.node.start_ns = monotonic(core)
+        self.node.provider = self.call_slot.record.provider
+        self.node.start_ns = monotonic(collector)
         om_mutex_acquire(&c.lock)
         locked_list(c, &self.node)
+        self.slot.running += 1
         om_mutex_release(&c.lock)
         self.ended = False
 
     def __dealloc__(self):
         # The last resort; whoever instruments a client ends its calls. A record that
-        # has become stale meanwhile is let go: nothing may be looked up from here.
+        # has become stale meanwhile is let go: nothing may be looked up from here. Nor
+        # may a clock of the user's be asked, so then the time that it took is unknown.
         cdef om_core *c
         cdef om_ending e
-        cdef int i
-        if self.core is None or self.ended or self.forks != self.core.c.forks:
+        if self.table is None or self.ended or self.forks != self.table.c.forks:
             return
-        c = self.core.c
-        for i in range(CALL_HISTOGRAMS):
-            e.ns[i] = UNKNOWN
-        set_untold(&e.told)
-        e.outcome = GIVEN_UP
-        e.has_reason = False
-        e.impossible = 0
-        e.ns[FIRST_CHUNK] = self.first_ns
-        e.ns[FIRST_ANSWER] = self.first_answer_ns
+        c = self.table.c
+        begin_ending(&e, CANCELLED)
+        if not c.own_clock:
+            put_elapsed(&e, max(om_monotonic_ns() - self.node.start_ns, 0))
+        e.ns[CALL_TIME_TO_FIRST_CHUNK] = self.first_ns
+        e.ns[CALL_TIME_TO_FIRST_ANSWER] = self.first_answer_ns
         e.wall_ns = om_wall_ns()
         om_mutex_acquire(&c.lock)
-        if self.node.listed:
-            locked_unlist(c, &self.node)
-        if self.locked_settle_both() == SETTLED:
+        self.locked_leave()
+        if self.locked_make_both_current() == CURRENT:
             self.locked_flush()
             locked_end(c, self.slot.record, self.call_slot.record, &e)
         else:
-            c.totals.internal_errors += 1
+            c.totals.counters[SNAPSHOT_INTERNAL_ERRORS] += 1
         om_mutex_release(&c.lock)
 
     def __reduce__(self):
-        return self.core.__reduce__()
+        return self.table.__reduce__()
 
-    cdef int locked_settle_both(self) noexcept nogil:
-        cdef om_core *c = self.core.c
+    cdef int locked_make_both_current(self) noexcept nogil:
+        cdef om_core *c = self.table.c
         cdef om_record *record = self.slot.record
-        cdef int status = SETTLED
+        cdef int status = CURRENT
         if record.epoch != c.epoch:
-            status = locked_settle(c, record)
+            status = locked_make_current(c, record)
         record = self.call_slot.record
-        if status == SETTLED and record.epoch != c.epoch:
-            status = locked_settle(c, record)
+        if status == CURRENT and record.epoch != c.epoch:
+            status = locked_make_current(c, record)
         return status
 
     cdef int renew(self, int status) except -1:
-        """After `locked_settle_both` refused: other records, or room for these."""
+        """`locked_make_both_current` refused: other records, or room for these."""
+        cdef om_core *c = self.table.c
         if status == FULL:
-            self.core.grow()
-        else:
-            self.slot = self.core.renew(self.model, self.slot.record)
-            self.call_slot = self.core.call_slot(self.slot, self.operation)
+            return self.table.grow()
+        self.slot = self.table.renew(self.model, self.slot)
+        self.call_slot = self.table.call_slot(self.slot, self.operation, self.provider)
+        om_mutex_acquire(&c.lock)
+        self.slot.running += 1
+        om_mutex_release(&c.lock)
         return 0
 
+    cdef void locked_leave(self) noexcept nogil:
+        if self.node.listed:
+            locked_unlist(self.table.c, &self.node)
+            self.slot.running -= 1
+
     cdef void locked_flush(self) noexcept nogil:
+        cdef om_record *record = self.call_slot.record
         cdef int i
         for i in range(self.n_pending):
             locked_add_ns(
-                self.core.c, self.call_slot.record, PER_CHUNK, self.pending[i]
+                self.table.c, record, CALL_TIME_PER_OUTPUT_CHUNK, self.pending[i]
             )
         self.n_pending = 0
 
     cdef int add(self, om_ending *e) except -1:
         """Count the times between chunks that wait here; and the end, if it is one."""
-        cdef om_core *c = self.core.c
+        cdef om_core *c = self.table.c
         cdef int status
         om_mutex_acquire(&c.lock)
-        status = self.locked_settle_both()
-        while status != SETTLED:
+        status = self.locked_make_both_current()
+        while status != CURRENT:
             om_mutex_release(&c.lock)
             self.renew(status)
             om_mutex_acquire(&c.lock)
-            status = self.locked_settle_both()
+            status = self.locked_make_both_current()
         self.locked_flush()
         if e != NULL:
             locked_end(c, self.slot.record, self.call_slot.record, e)
-            if self.node.listed:
-                locked_unlist(c, &self.node)
+            self.locked_leave()
         om_mutex_release(&c.lock)
         return 0
 
-    def chunk(self, bint answer, /):
+    def chunk(self, bint answer=True, /):
         """
         One chunk with output has arrived.
 
@@ -358,9 +433,9 @@ cdef class Call:
             answer: Whether it is part of the answer; `False` for thinking.
         """
         cdef int64_t now
-        if self.ended or self.forks != self.core.c.forks:
+        if self.ended or self.forks != self.table.c.forks:
             return
-        now = monotonic(self.core) - self.node.start_ns
+        now = monotonic(self.table) - self.node.start_ns
         if self.first_ns == UNKNOWN:
             self.first_ns = max(now, 0)
         else:
@@ -374,33 +449,38 @@ cdef class Call:
 
     def discard(self):
         """This was no request after all (the answer to `load` or `unload`)."""
-        cdef om_core *c = self.core.c
+        cdef om_core *c = self.table.c
         if self.ended or self.forks != c.forks:
             return
         self.ended = True
         om_mutex_acquire(&c.lock)
-        locked_unlist(c, &self.node)
+        self.locked_leave()
         om_mutex_release(&c.lock)
+        self.table.drop_unused(self.slot)
 
     def end(
-        self, int outcome, error, total, load, prefill, decode,
-        prompt_tokens, cached_tokens, completion_tokens, done_reason, /,
+        self, outcome, error=None, /, total=None, load=None, prefill=None, decode=None,
+        prompt_tokens=None, cached_tokens=None, completion_tokens=None,
+        done_reason=None, connect=None,
     ):
         """
         The call is over. Only the first end counts.
 
         Args:
-            outcome: `SUCCESS`, `FAILURE` or `CANCELLED`.
+            outcome: An `Outcome`: `success`, `failure` or `cancelled`.
             error: Of a failure: an exception, its class, or a code.
-            total: The server's total duration in nanoseconds; `None` where it told
-                none, and so for all that follow.
-            load: Waiting for a slot and loading.
-            prefill: Evaluating the prompt.
-            decode: Generating.
+            total: The server's total duration in nanoseconds; `None` where it is
+                unknown, and so for all that follow. What is not a sensible number is
+                unknown, too.
+            load: Waiting for a slot and loading, in nanoseconds.
+            prefill: Evaluating the prompt, in nanoseconds.
+            decode: Generating, in nanoseconds.
             prompt_tokens: Cached ones included.
             cached_tokens: Part of these that came from the cache.
             completion_tokens: Thinking included.
             done_reason: As the server sent it.
+            connect: Waiting for the client's own pool, name resolution, connecting and
+                TLS, in nanoseconds.
 
         Returns:
             Whether this was the first end.
@@ -410,18 +490,22 @@ cdef class Call:
             TypeError: `error` is not an error.
         """
         cdef om_ending e
-        cdef om_core *c = self.core.c
-        cdef int64_t now = monotonic(self.core)
+        cdef om_core *c = self.table.c
+        cdef int64_t now = monotonic(self.table)
+        number = OUTCOMES.get(outcome)
+        if number is None:
+            raise ValueError(f"outcome {outcome!r} is none of {', '.join(OUTCOMES)}")
         if self.ended or self.forks != c.forks:
             return False
-        fill_ending(
-            self.core, &e, outcome, error, total, load, prefill, decode,
+        begin_ending(&e, number)
+        e.code = self.table.code_id(error) if e.outcome == FAILURE else 0
+        read_answer(
+            self.table, &e, connect, total, load, prefill, decode,
             prompt_tokens, cached_tokens, completion_tokens, done_reason,
         )
-        if outcome == ENDED_WELL:
-            e.ns[LATENCY] = max(now - self.node.start_ns, 0)
-        e.ns[FIRST_CHUNK] = self.first_ns
-        e.ns[FIRST_ANSWER] = self.first_answer_ns
+        put_elapsed(&e, max(now - self.node.start_ns, 0))
+        e.ns[CALL_TIME_TO_FIRST_CHUNK] = self.first_ns
+        e.ns[CALL_TIME_TO_FIRST_ANSWER] = self.first_answer_ns
         split(&e)
         self.finish(&e)
         return True
@@ -430,52 +514,50 @@ cdef class Call:
         self.add(e)
         self.ended = True
         if e.impossible:
-            self.core.reject(self.model, NEGATIVE)
+            self.table.reject(self.model, NEGATIVE)
         return 0
 
 
-cdef void set_untold(om_told *t) noexcept nogil:
-    t.total = t.load = t.prefill = t.decode = UNKNOWN
-    t.prompt_tokens = t.cached_tokens = t.completion_tokens = UNKNOWN
-
-
 def record_call(
-    Core core not None, model, operation, latency, total, load, prefill, decode,
-    prompt_tokens, cached_tokens, completion_tokens, done_reason, /,
+    Table collector not None, model, operation, latency=None, /, total=None, load=None,
+    prefill=None, decode=None, prompt_tokens=None, cached_tokens=None,
+    completion_tokens=None, done_reason=None, *, provider=OLLAMA,
 ):
     """
     Count a call that succeeded and that somebody else has timed.
 
     Args:
-        core: The collector.
+        collector: Who counts it.
         model: Name of the model.
         operation: `chat`, `text_completion` or `embeddings`.
         latency: Seconds from call to last byte; one that is not a number or negative is
-            counted by reason. `None`: what the server told as its total, and the
-            network's share stays unknown.
+            counted by reason. `None`: the server's total, and the network's share stays
+            unknown.
         total: As in `Call.end`, and so what follows.
+        provider: As in `Call`.
 
     Raises:
         TypeError: `model` is not a `str` or `latency` no number; nothing is counted.
         ValueError: The operation is unknown.
     """
     cdef om_ending e
-    cdef om_core *c = core.c
-    cdef double seconds = 0.0 if latency is None else latency
+    cdef om_core *c = collector.c
+    cdef double seconds = 0.0 if latency is None else seconds_of(latency)
     cdef int reason = reason_of(seconds)
-    cdef Call call = Call(core, model, operation)
-    fill_ending(
-        core, &e, ENDED_WELL, None, total, load, prefill, decode,
+    cdef Call call = Call(collector, model, operation, provider)
+    begin_ending(&e, SUCCESS)
+    read_answer(
+        collector, &e, None, total, load, prefill, decode,
         prompt_tokens, cached_tokens, completion_tokens, done_reason,
     )
     if latency is not None and reason == VALID:
-        e.ns[LATENCY] = <int64_t> min(seconds * 1e9, <double> TOO_LARGE)
+        put_elapsed(&e, <int64_t> min(seconds * 1e9, <double> TOO_LARGE))
     split(&e)
     if latency is None:
-        e.ns[LATENCY] = e.told.total
+        put_elapsed(&e, e.answer.total)
     call.finish(&e)
     if reason != VALID:
         om_mutex_acquire(&c.lock)
         c.totals.invalid[reason] += 1
         om_mutex_release(&c.lock)
-        core.reject(model, reason)
+        collector.reject(model, reason)

@@ -4,7 +4,7 @@ from typing import Final, NoReturn, TypeVar
 
 from typing_extensions import Self, disjoint_base
 
-from ometrics._core import Core
+from ometrics._table import Table
 from ometrics.events import AlertEvent
 
 EVENT_TYPES: Final[tuple[str, ...]]
@@ -25,7 +25,7 @@ class EventReader:
     def closed(self) -> bool: ...
     def __new__(
         cls,
-        core: Core,
+        table: Table,
         *,
         capacity: int = 100,
         types: Iterable[str] | None = None,
@@ -37,5 +37,5 @@ class EventReader:
     def __copy__(self) -> NoReturn: ...
     def __deepcopy__(self, memo: object) -> NoReturn: ...
 
-def stop(core: Core, /) -> None: ...
-def publish(core: Core, event: AlertEvent, model: str, /) -> None: ...
+def stop(table: Table, /) -> None: ...
+def publish(table: Table, event: AlertEvent, model: str, /) -> None: ...

@@ -6,12 +6,15 @@ mutex: so several threads share a reader, finalizers may drop one anywhere, and 
 lost stays counted. `ometrics.events` makes Python objects of what is read here.
 """
 
+from ometrics._table import ring_size
+
 from libc.math cimport isnan
 from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, malloc
 
 from ometrics._copy cimport NO_MEMORY, widen_events
-from ometrics._core cimport Core, mended, ring_size, wall
+from ometrics._arguments cimport model_name
+from ometrics._table cimport Table, wall
 from ometrics._events cimport *
 from ometrics._state cimport om_core, om_mutex_acquire, om_mutex_release
 
@@ -46,17 +49,17 @@ cdef class EventReader:
         TypeError: A model's name is not a `str`.
         ValueError: `capacity` is below 1 or above 2^24, or a type is unknown.
     """
-    cdef Core core
+    cdef Table table
     cdef om_reader *reader
     cdef readonly object capacity
     cdef readonly frozenset types
     cdef readonly frozenset models
 
     def __cinit__(
-        self, Core core not None, *, capacity=100, types=None, models=None,
+        self, Table table not None, *, capacity=100, types=None, models=None,
         bint idle=False,
     ):
-        cdef om_core *c = core.c
+        cdef om_core *c = table.c
         cdef om_reader *reader
         cdef uint32_t i
         cdef uint64_t size
@@ -71,7 +74,7 @@ cdef class EventReader:
             )
         self.models = names_of(models)
         if self.models is not None:
-            self.models = frozenset([mended(model) for model in self.models])
+            self.models = frozenset([model_name(model) for model in self.models])
         self.capacity = capacity
         reader = <om_reader *> calloc(1, sizeof(om_reader))
         if reader == NULL:
@@ -99,34 +102,34 @@ cdef class EventReader:
                 )
                 if reader.names == NULL:
                     raise MemoryError("no memory for the names of a filter")
-                core.filters[<size_t> reader] = ids = set()
+                table.filters[<size_t> reader] = ids = set()
                 for i, model in enumerate(self.models):
-                    reader.names[i] = core.name_id(model)
+                    reader.names[i] = table.name_id(model)
                     ids.add(reader.names[i])
             with nogil:
                 status = widen_events(c, size)
             if status == NO_MEMORY:
                 raise MemoryError(f"no memory for {size} events")
         except BaseException:
-            core.filters.pop(<size_t> reader, None)
+            table.filters.pop(<size_t> reader, None)
             free_reader(reader)
             raise
         om_mutex_acquire(&c.lock)
         locked_open_reader(&c.ring, reader)
         om_mutex_release(&c.lock)
-        self.core = core
+        self.table = table
         self.reader = reader
 
     def __dealloc__(self):
         if self.reader == NULL:
             return
-        cdef om_core *c = self.core.c
+        cdef om_core *c = self.table.c
         sift(c, self.reader)
         om_mutex_acquire(&c.lock)
         locked_remove_reader(&c.ring, self.reader)
         om_mutex_release(&c.lock)
-        if self.core.filters is not None:   # else the core goes with it
-            self.core.filters.pop(<size_t> self.reader, None)
+        if self.table.filters is not None:   # else the core goes with it
+            self.table.filters.pop(<size_t> self.reader, None)
         free_reader(self.reader)
 
     def __reduce__(self):
@@ -149,7 +152,7 @@ cdef class EventReader:
         Exact without a filter. With one, of the events that were overwritten before the
         filter saw them (more than 8,192 behind, and more than `capacity`) all count.
         """
-        cdef om_core *c = self.core.c
+        cdef om_core *c = self.table.c
         cdef uint64_t lost
         sift(c, self.reader)
         om_mutex_acquire(&c.lock)
@@ -160,7 +163,7 @@ cdef class EventReader:
     @property
     def closed(self):
         """Whether no further events will come; unread ones can still be read."""
-        cdef om_core *c = self.core.c
+        cdef om_core *c = self.table.c
         cdef bint closed
         om_mutex_acquire(&c.lock)
         closed = locked_is_closed(&c.ring, self.reader)
@@ -169,7 +172,7 @@ cdef class EventReader:
 
     def close(self):
         """Take no further events. Idempotent."""
-        cdef om_core *c = self.core.c
+        cdef om_core *c = self.table.c
         om_mutex_acquire(&c.lock)
         locked_close_reader(&c.ring, self.reader)
         om_mutex_release(&c.lock)
@@ -183,7 +186,7 @@ cdef class EventReader:
                 count)`; an alert is its value.
             n: At most so many.
         """
-        cdef om_core *c = self.core.c
+        cdef om_core *c = self.table.c
         cdef om_event rows[EVENTS_AT_ONCE]
         cdef uint64_t left = n
         cdef uint64_t until
@@ -217,25 +220,25 @@ cdef class EventReader:
         return events
 
     cdef int lose(self, uint64_t n) noexcept:
-        om_mutex_acquire(&self.core.c.lock)
-        locked_lose(&self.core.c.ring, self.reader, n)
-        om_mutex_release(&self.core.c.lock)
+        om_mutex_acquire(&self.table.c.lock)
+        locked_lose(&self.table.c.ring, self.reader, n)
+        om_mutex_release(&self.table.c.lock)
         return 0
 
     cdef object event_of(self, om_event *event, make):
         """The Python object; `None` for an alert that is kept no longer."""
         if event.type == EVENT_ALERT:
-            value = self.core.alerts.get(event.count)
+            value = self.table.alerts.get(event.count)
             if value is None:
                 self.lose(1)
                 return None
         elif event.type == EVENT_ERROR:
-            value = self.core.codes[<Py_ssize_t> event.value]
+            value = self.table.codes[<Py_ssize_t> event.value]
         else:
             value = None if isnan(event.value) else event.value
         return make(
             EVENT_TYPES[event.type],
-            self.core.names.get(event.name_id, "") if event.name_id else "",
+            self.table.names.get(event.name_id, "") if event.name_id else "",
             value,
             bool(event.success),
             event.wall_ns,
@@ -259,14 +262,14 @@ cdef void sift(om_core *c, om_reader *reader) noexcept:
         om_mutex_release(&c.lock)
 
 
-def stop(Core core not None, /):
+def stop(Table table not None, /):
     """Close every reader of a collector, and those that are still to come."""
-    om_mutex_acquire(&core.c.lock)
-    core.c.ring.emitting = 0
-    om_mutex_release(&core.c.lock)
+    om_mutex_acquire(&table.c.lock)
+    table.c.ring.emitting = 0
+    om_mutex_release(&table.c.lock)
 
 
-def publish(Core core not None, event, str model, /):
+def publish(Table table not None, event, str model, /):
     """
     Add an event of type `alert` to the stream. Internal.
 
@@ -277,15 +280,15 @@ def publish(Core core not None, event, str model, /):
         event: What readers get.
         model: The model that it is about, for filters; empty for none.
     """
-    cdef om_core *c = core.c
-    cdef uint32_t name_id = core.name_id(mended(model)) if model else 0
-    cdef int64_t now = wall(core)
+    cdef om_core *c = table.c
+    cdef uint32_t name_id = table.name_id(model_name(model)) if model else 0
+    cdef int64_t now = wall(table)
     cdef int64_t number
-    with cython.critical_section(core):
-        number = core.next_alert
-        core.next_alert += 1
-    core.alerts[number] = event
-    core.alerts.pop(number - MAX_ALERTS, None)
+    with cython.critical_section(table):
+        number = table.next_alert
+        table.next_alert += 1
+    table.alerts[number] = event
+    table.alerts.pop(number - MAX_ALERTS, None)
     om_mutex_acquire(&c.lock)
     locked_emit_alert(&c.ring, name_id, number, now)
     om_mutex_release(&c.lock)

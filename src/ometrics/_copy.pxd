@@ -29,7 +29,8 @@ cdef struct om_copy:
     om_totals totals
     uint64_t events_emitted
     uint64_t events_dropped
-    int64_t wall_ns         # 0 on entry: read the system's clocks at the instant
+    bint clocks_read        # a user's clock was, before; else the system's are read
+    int64_t wall_ns         # of the instant
     int64_t monotonic_ns
 
 cdef inline void free_copy(om_copy *copy) noexcept nogil:
@@ -45,26 +46,35 @@ cdef inline bint reserve(om_copy *copy, size_t packed, uint32_t calls) noexcept 
     copy.calls = <om_call *> malloc(copy.calls_room * sizeof(om_call))
     return copy.packed != NULL and copy.calls != NULL
 
-cdef inline void locked_note(
-    om_core *c, om_copy *copy, uint32_t name_id
-) noexcept nogil:
-    """The instant: all that is not a record's. Of calls, those of one model, or all."""
-    cdef om_call *call = c.calls
+cdef inline void locked_copy_totals(om_core *c, om_copy *copy) noexcept nogil:
+    """The instant, and all that is neither a record's nor a running call's."""
     copy.totals = c.totals
     copy.events_emitted = c.ring.head - c.totals.events_before
-    if copy.wall_ns == 0:
+    copy.events_dropped = locked_lost(&c.ring) - c.totals.lost_before
+    if not copy.clocks_read:
         copy.wall_ns = om_precise_wall_ns()
         copy.monotonic_ns = om_monotonic_ns()
     elif copy.monotonic_ns < c.totals.start_monotonic_ns:
         # A clock of the user's was read before a reset that came first.
         copy.wall_ns = c.totals.start_wall_ns
         copy.monotonic_ns = c.totals.start_monotonic_ns
+
+cdef inline void locked_copy_calls(
+    om_core *c, om_copy *copy, uint32_t name_id
+) noexcept nogil:
+    """The running calls of one model, or of all if the id is 0."""
+    cdef om_call *call = c.calls
     copy.n_calls = 0
     while call != NULL:
         if name_id == 0 or call.name_id == name_id:
             copy.calls[copy.n_calls] = call[0]
             copy.n_calls += 1
         call = call.next
+
+cdef inline void copy_totals(om_core *c, om_copy *copy) noexcept nogil:
+    om_mutex_lock(&c.lock)
+    locked_copy_totals(c, copy)
+    om_mutex_release(&c.lock)
 
 cdef inline int copy_all(
     om_core *c, bint reset, uint64_t generation, om_copy *copy
@@ -96,7 +106,8 @@ cdef inline int copy_all(
             free(table)
             return NO_MEMORY
         om_mutex_lock(&c.lock)
-    locked_note(c, copy, 0)
+    locked_copy_totals(c, copy)
+    locked_copy_calls(c, copy, 0)
     copy.events_dropped = locked_lost(&c.ring) - c.totals.lost_before
     copy.used = 0
     n = c.n
@@ -115,7 +126,7 @@ cdef inline int copy_all(
         for i in range(n):
             om_mutex_lock(&c.lock)
             if c.table[i].epoch != c.epoch:
-                locked_settle(c, c.table[i])
+                locked_make_current(c, c.table[i])
             om_mutex_release(&c.lock)
             om_mutex_yield()
         om_mutex_lock(&c.lock)
@@ -142,7 +153,8 @@ cdef inline int copy_model(
         if not reserve(copy, size, n_calls):
             return NO_MEMORY
         om_mutex_lock(&c.lock)
-    locked_note(c, copy, records[0].name_id)
+    locked_copy_totals(c, copy)
+    locked_copy_calls(c, copy, records[0].name_id)
     copy.used = 0
     for i in range(n):
         if records[i].generation == c.generation and records[i].published:

@@ -7,25 +7,26 @@ held (or on a record that no other thread can reach) and is `noexcept nogil` for
 reason: no Python object, no allocation, no raise, no change of the GIL (law 1).
 """
 
-from libc.math cimport INFINITY
 from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from ometrics._buckets cimport cell_of, om_layout
+from ometrics._fields cimport CODES, COUNTERS
 
 cdef enum:
     MAX_CODES = 32          # distinct error codes or done reasons a record keeps apart
     NAME_BYTES = 1024       # 256 characters of at most 4 bytes
     MAX_OPERATIONS = 3      # chat, text_completion, embeddings
-    MODEL_HISTOGRAMS = 1    # latency
-    CALL_HISTOGRAMS = 9     # in the order of `snapshot.CALL_HISTOGRAMS`
     NOT_A_CALL = 0          # `operation` of a model's own record; calls count from 1
 
-# What a call told, as bits of `om_record.told`: unknown is not zero (law 5).
-cdef enum:
-    TOLD_PROMPT = 1
-    TOLD_CACHED = 2
-    TOLD_COMPLETION = 4
+# A time that never came. Not 0, which a clock of the user's may well show.
+cdef extern from *:
+    """
+    #define OM_NEVER INT64_MIN
+    #define OM_TOKEN_SECONDS 0x1p-14
+    """
+    const int64_t OM_NEVER
+    const double TOKEN_SECONDS "OM_TOKEN_SECONDS"   # see `TokenHistogram`
 
 cdef struct om_codes:
     uint32_t n
@@ -33,29 +34,19 @@ cdef struct om_codes:
     uint64_t counts[MAX_CODES + 1]      # the last one: _OTHER
 
 cdef struct om_record:
-    uint64_t epoch          # of the last snapshot that saw this state; see _core.pyx
+    uint64_t epoch          # of the last snapshot that copied this state; see _core.pyx
     uint64_t generation     # of the table that it belongs in
     uint64_t published      # whether it is there: it is from its first record on
+    uint64_t family         # shared by a model's own record and those of its calls
     uint32_t name_id
     uint32_t order          # position by first record
     uint32_t operation
+    uint32_t provider       # id of a code; of a call's record only
     uint32_t n_histograms
-    int64_t updated_ns      # wall clock; 0: never recorded
-    uint64_t successes
-    uint64_t failures
-    uint64_t cancelled
-    uint64_t latency_unknown
-    uint64_t tokens
-    uint64_t told
-    uint64_t prompt_tokens
-    uint64_t cached_tokens
-    uint64_t completion_tokens
-    uint64_t decode_tokens
-    uint64_t decode_ns
-    uint64_t prefill_tokens
-    uint64_t prefill_ns
-    om_codes errors
-    om_codes done_reasons
+    uint32_t unused         # keeps what follows aligned without hidden padding
+    int64_t updated_ns      # wall clock, or OM_NEVER
+    uint64_t counters[COUNTERS]     # places: `_fields.pxd`
+    om_codes codes[CODES]           # likewise
     uint64_t name_length    # 64 bits: no padding, the name begins where the rest ends
     char name[NAME_BYTES]   # UTF-8; last, so that a copy can stop at its end
     # n_histograms times om_histogram, each followed by the layout's cells

@@ -5,29 +5,14 @@ The structs of `om_core` are plain C; the functions that change them are `locked
 `noexcept nogil` (law 1). Python's side is `_core.pyx`.
 """
 
-from libc.math cimport INFINITY, NAN, fabs, isnan
+from libc.math cimport INFINITY, isnan
 from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
-from ometrics._buckets cimport (
-    FIRST_SLICE,
-    SLICE_SHIFT,
-    SLICES,
-    cell_of,
-    om_layout,
-)
-from ometrics._events cimport EVENT_LATENCY, locked_emit, locked_lost, om_ring
-from ometrics._record cimport (
-    cells_at,
-    histogram_at,
-    locked_add,
-    locked_add_seconds,
-    locked_merge_histogram,
-    locked_pack,
-    om_histogram,
-    om_record,
-    packed_limit,
-)
+from ometrics._buckets cimport om_layout
+from ometrics._events cimport locked_lost, om_ring
+from ometrics._fields cimport SNAPSHOT_COUNTERS, TASK_COUNTERS
+from ometrics._record cimport OM_NEVER, locked_pack, om_record, packed_limit
 
 cdef extern from "_mutex.h":
     ctypedef struct om_mutex:
@@ -57,21 +42,16 @@ cdef enum:  # why a value is not counted as a number
 
 # Everything that is not a model's: copied whole into each snapshot.
 cdef struct om_totals:
-    uint64_t tasks_completed
-    uint64_t tasks_failed
-    uint64_t tasks_unknown
-    uint64_t task_sum_ns
+    uint64_t counters[SNAPSHOT_COUNTERS]    # places: `_fields.pxd`
+    uint64_t tasks[TASK_COUNTERS]           # likewise
     double task_min_ms
     double task_max_ms
-    int64_t task_updated_ns
+    int64_t task_updated_ns     # or OM_NEVER
     double memory_mb
     double cpu_percent
     int64_t goroutines
-    int64_t resources_ns    # 0: never told
+    int64_t resources_ns        # or OM_NEVER
     uint64_t invalid[INVALID_REASONS]
-    uint64_t truncated_names
-    uint64_t saturated
-    uint64_t internal_errors
     uint64_t events_before  # `ring.head` when this window began
     uint64_t lost_before    # the same of `locked_lost`
     int64_t start_wall_ns
@@ -84,6 +64,7 @@ cdef struct om_call:
     int64_t start_ns        # monotonic
     uint32_t name_id
     uint32_t operation
+    uint32_t provider       # id of a code
     bint listed
 
 cdef struct om_core:
@@ -105,13 +86,13 @@ cdef struct om_core:
     om_call *last_call
     uint32_t n_calls
     bint snapshotting
-    char *packed            # where an unseen record goes before it changes
+    char *packed            # where a record goes that a snapshot has yet to copy
     size_t packed_size
     om_core *next           # all cores of this process, for the forked child
     om_core *previous
 
-cdef enum:  # what `locked_settle` found
-    SETTLED
+cdef enum:  # what `locked_make_current` found
+    CURRENT
     STALE                   # the record was reset, removed, or is the parent process's
     FULL                    # the table must grow before this record fits
 
@@ -135,13 +116,16 @@ cdef inline void locked_clear(
     memset(&c.totals, 0, sizeof(c.totals))
     c.totals.task_min_ms = INFINITY
     c.totals.task_max_ms = -INFINITY
+    c.totals.task_updated_ns = OM_NEVER
+    c.totals.resources_ns = OM_NEVER
     c.totals.events_before = c.ring.head
     c.totals.lost_before = locked_lost(&c.ring)
     c.totals.start_wall_ns = wall_ns
     c.totals.start_monotonic_ns = monotonic_ns
 
-cdef inline int locked_settle(om_core *c, om_record *record) noexcept nogil:
-    """Make a record whose epoch is not the core's ready to be changed."""
+cdef inline int locked_make_current(om_core *c, om_record *record) noexcept nogil:
+    """Make a record whose epoch is not the core's ready to be changed: one that is not
+    in the table is put there, one that a running snapshot has yet to copy is copied."""
     if record.generation != c.generation:
         return STALE
     if not record.published:
@@ -156,7 +140,7 @@ cdef inline int locked_settle(om_core *c, om_record *record) noexcept nogil:
     elif c.snapshotting:
         c.packed_size += locked_pack(c.layout, record, c.packed + c.packed_size)
     record.epoch = c.epoch
-    return SETTLED
+    return CURRENT
 
 cdef inline void locked_list(om_core *c, om_call *call) noexcept nogil:
     """Put a call that starts now at the end of the list."""
@@ -184,10 +168,13 @@ cdef inline void locked_unlist(om_core *c, om_call *call) noexcept nogil:
     call.listed = 0
 
 cdef inline int locked_retire(om_core *c, om_record *model) noexcept nogil:
-    """Take all records of a model out of the table; returns how many there were.
+    """Take a model's record and those of its calls out of the table; returns how many
+    there were.
 
-    Its own becomes stale even if it was never published. One of a call that was not
-    needs no care: it is only published after its model's record was settled."""
+    They belong together by `family`, not by name: the name may have a new record by
+    now, which is somebody else's. The model's own becomes stale even if it was never
+    published; one of a call that was not needs no care, since it is only published
+    after its model's record was current."""
     cdef uint32_t i = c.n
     cdef int found = 0
     cdef om_record *record
@@ -196,7 +183,7 @@ cdef inline int locked_retire(om_core *c, om_record *model) noexcept nogil:
     while i > 0:
         i -= 1
         record = c.table[i]
-        if record.name_id == model.name_id:
+        if record.family == model.family:
             c.packed_limit -= packed_limit(c.layout, record.n_histograms)
             om_store(&record.generation, UINT64_MAX)
             record.epoch = 0
@@ -204,85 +191,3 @@ cdef inline int locked_retire(om_core *c, om_record *model) noexcept nogil:
             c.table[i] = c.table[c.n]
             found += 1
     return found
-
-# A batch being counted: a record that nobody else sees, and what it could not hold.
-cdef struct om_batch:
-    om_record *record
-    uint64_t saturated
-    uint64_t invalid[INVALID_REASONS]
-
-cdef inline void fill(
-    const om_layout *layout, om_batch *batch, const double *data, Py_ssize_t n
-) noexcept nogil:
-    """Count `n` values. Nearly all are in the exponential range, which one comparison
-    tells: they are valid then, and their nanoseconds fit. The guess is corrected
-    without a branch, since values that come in no order are mispredicted half of the
-    time."""
-    cdef om_histogram *h = histogram_at(layout, batch.record, 0)
-    cdef uint64_t *cells = cells_at(h)
-    cdef double low = INFINITY
-    cdef double high = -INFINITY
-    cdef uint64_t part = 0
-    cdef uint64_t bits
-    cdef double value
-    cdef int cell
-    cdef Py_ssize_t i
-    for i in range(n):
-        value = data[i]
-        memcpy(&bits, &value, sizeof(bits))
-        bits = (bits >> SLICE_SHIFT) - FIRST_SLICE
-        if bits < SLICES:
-            cell = layout.guess[bits]
-            cell += value > layout.upper[cell]
-            while value > layout.upper[cell]:
-                cell += 1
-            cells[cell] += 1
-            part += <uint64_t> <int64_t> (value * 1e9 + 0.5)
-            if part > UINT64_MAX // 2:      # long before it could wrap
-                locked_add(&h.sum_ns, part, &batch.saturated)
-                part = 0
-        elif reason_of(value) != VALID:
-            batch.invalid[reason_of(value)] += 1
-            continue
-        else:
-            value = fabs(value)     # -0.0
-            cells[cell_of(layout, value)] += 1
-            locked_add_seconds(&h.sum_ns, value, &batch.saturated)
-        low = value if value < low else low
-        high = value if value > high else high
-    locked_add(&h.sum_ns, part, &batch.saturated)
-    h.min = low
-    h.max = high
-
-cdef inline void locked_add_batch(
-    om_core *c, om_record *record, om_batch *batch, const double *data, Py_ssize_t n,
-    int64_t now,
-) noexcept nogil:
-    """Add what `fill` counted; only the events that can still be read are written."""
-    cdef uint64_t unknown = 0
-    cdef Py_ssize_t i, first
-    cdef int reason
-    for reason in range(INVALID_REASONS):
-        unknown += batch.invalid[reason]
-        c.totals.invalid[reason] += batch.invalid[reason]
-    record.successes += n
-    record.latency_unknown += unknown
-    record.updated_ns = now
-    c.totals.saturated += batch.saturated
-    locked_merge_histogram(
-        c.layout,
-        histogram_at(c.layout, record, 0),
-        histogram_at(c.layout, batch.record, 0),
-        &c.totals.saturated,
-    )
-    if c.ring.emitting:
-        first = n - <Py_ssize_t> c.ring.mask - 1
-        if first > 0:
-            c.ring.head += first
-        else:
-            first = 0
-        for i in range(first, n):
-            locked_emit(
-                &c.ring, EVENT_LATENCY, 1, record.name_id,
-                data[i] if reason_of(data[i]) == VALID else NAN, now,
-            )

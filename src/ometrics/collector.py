@@ -13,9 +13,10 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from ometrics import _channels
+from ometrics import _channels, _reading
 from ometrics._calls import Call
 from ometrics._core import Core
+from ometrics._table import forks_of
 from ometrics.errors import UnknownModelError
 from ometrics.events import EventChannel
 from ometrics.histogram import DEFAULT_BUCKETS, layout_of
@@ -25,7 +26,6 @@ from ometrics.snapshot import (
     Snapshot,
     TaskStatistics,
 )
-from ometrics.unpacking import PackedModels, models_of, snapshot_of
 from ometrics.view import summary
 from ometrics.windows import Windows
 
@@ -143,22 +143,25 @@ class MetricsCollector(Core):
 
     # --- calls from start to end ---
 
-    def start_call(self, model: str, operation: str = "chat") -> Call:
+    def start_call(
+        self, model: str, operation: str = "chat", provider: str = "ollama"
+    ) -> Call:
         """
         A call that begins now, for those who instrument a client of their own.
 
         Args:
             model: Name of the model.
             operation: `chat`, `text_completion` or `embeddings`.
+            provider: OpenTelemetry `gen_ai.provider.name` of the server.
 
         Returns:
-            `Call`: tell it of each `chunk()`, and of its one `end()`.
+            `Call`: report each `chunk()` to it, and its one `end()`.
 
         Raises:
             TypeError: `model` is not a `str`.
             ValueError: The operation is unknown.
         """
-        return Call(self, model, operation)
+        return Call(self, model, operation, provider)
 
     def record_response(
         self, response: object, *, latency: float | timedelta | None = None
@@ -187,7 +190,7 @@ class MetricsCollector(Core):
     def instance_id(self) -> str:
         """Random name of this collector; a forked child has one of its own."""
         # setdefault: two threads that look first in a child must see one name
-        return self._identities.setdefault(self.forks, os.urandom(16).hex())
+        return self._identities.setdefault(forks_of(self), os.urandom(16).hex())
 
     def snapshot(self) -> Snapshot:
         """
@@ -240,25 +243,14 @@ class MetricsCollector(Core):
             self._sampler.revive()
         if self._writer is not None:
             self._writer.revive()
-        packed, totals, running = self.take(reset)
-        models = PackedModels(
-            packed,
-            self.codes_table(),
-            self.buckets,
-            totals["uptime_ns"] / 1e9,
-            running,
+        snapshot: Snapshot = _reading.snapshot(
+            self, self.buckets, self.instance_id, reset
         )
-        return snapshot_of(models, totals, self.instance_id)
+        return snapshot
 
     def get_model_metrics(self, model: str) -> PerformanceMetrics | None:
         """One model's metrics; `None` if nothing was recorded for it."""
-        taken = self.take_model(model)
-        if taken is None:
-            return None
-        packed, totals, running = taken
-        uptime = totals["uptime_ns"] / 1e9
-        models = models_of(packed, self.codes_table(), self.buckets, uptime, running)
-        return next(iter(models.values()), None)
+        return _reading.model_metrics(self, model, self.buckets)
 
     def get_all_model_metrics(self) -> dict[str, PerformanceMetrics]:
         """Every model's metrics, at one instant, by name."""
@@ -266,11 +258,11 @@ class MetricsCollector(Core):
 
     def get_task_statistics(self) -> TaskStatistics:
         """How tasks went."""
-        return self.snapshot().task_statistics
+        return _reading.task_statistics(self)
 
     def get_resource_metrics(self) -> ResourceMetrics | None:
-        """What the process used when last told; `None` before the first update."""
-        return self.snapshot().resource_metrics
+        """What the process used when last reported; `None` before the first time."""
+        return _reading.resource_metrics(self)
 
     def get_summary(self) -> str:
         """Everything, as text for people."""
@@ -314,10 +306,6 @@ class MetricsCollector(Core):
         from ometrics.export import json
 
         json.write(self.snapshot(), path)
-
-    def remove_model(self, name: str) -> bool:
-        """Forget a model; whether there was anything to forget."""
-        return self.discard(name)
 
     # --- live ---
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final, Literal, TypeAlias, TypeVar, get_type_hints
+from typing import Any, Final, Literal, NoReturn, TypeAlias, TypeVar, get_type_hints
 
 Kind: TypeAlias = Literal["counter", "gauge", "histogram", "info"]
 
@@ -90,6 +90,24 @@ class Field:
     def of(self, owner: Any) -> Any:
         """This field of an owner."""
         return getattr(owner, self.name)
+
+
+class ReadOnlyDict(dict[str, Any]):
+    """A dictionary of a read type: what was read does not change."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("what a snapshot has read does not change; copy it with dict()")
+
+    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = _refuse
+    __ior__ = _refuse
+
+    def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
+        return type(self), (dict(self),)
+
+
+NO_ITEMS: Final = ReadOnlyDict()
 
 
 def since_1970(time: datetime) -> float:
@@ -184,7 +202,7 @@ class Counts(Field):
         total = dict(self.of(one))
         for key, count in self.of(other).items():
             total[key] = add(total.get(key, 0), count)
-        return total
+        return ReadOnlyDict(total)
 
     def delta(self, later: Any, earlier: Any) -> dict[str, int]:
         """The differences by name; what did not grow is left out."""
@@ -198,7 +216,7 @@ class Counts(Field):
             key: subtract(f"{self.name}[{key!r}]", count, before.get(key, 0))
             for key, count in now.items()
         }
-        return {key: count for key, count in gained.items() if count}
+        return ReadOnlyDict({key: count for key, count in gained.items() if count})
 
 
 @dataclass(frozen=True)
@@ -351,15 +369,17 @@ class Members(Part):
         for name, theirs in self.of(other).items():
             ours = members.get(name)
             members[name] = theirs if ours is None else ours.merge(theirs)
-        return members
+        return ReadOnlyDict(members)
 
     def delta(self, later: Any, earlier: Any) -> dict[str, Any]:
         """What each member gained; one that is gone is left out."""
         before = self.of(earlier)
-        return {
-            name: now if name not in before else now - before[name]
-            for name, now in self.of(later).items()
-        }
+        return ReadOnlyDict(
+            {
+                name: now if name not in before else now - before[name]
+                for name, now in self.of(later).items()
+            }
+        )
 
 
 @lru_cache(maxsize=64)

@@ -28,7 +28,12 @@ from ometrics.fields import (
     seconds_of_ns,
     since_1970,
 )
-from ometrics.histogram import GENAI_DURATION_BUCKETS, LatencyHistogram
+from ometrics.histogram import (
+    GENAI_DURATION_BUCKETS,
+    GENAI_TOKEN_BUCKETS,
+    LatencyHistogram,
+    TokenHistogram,
+)
 
 # The read types are built with gc=False: they hold numbers, names and each other, never
 # a cycle, and the collector need not look at the thousands of them in a snapshot.
@@ -37,7 +42,11 @@ OPERATIONS: Final = ("chat", "text_completion", "embeddings")
 
 # Attributes of the OpenTelemetry GenAI conventions.
 MODALITY: Final = "gen_ai.token.modality"
+TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105 - no password
 ERROR: Final = "error.type"
+
+# A custom value: the conventions list no provider for Ollama, and allow one.
+OLLAMA: Final = "ollama"
 
 _TEXT: Final = {MODALITY: "text"}  # all that Ollama's clients count
 
@@ -50,6 +59,19 @@ def _duration(name: str, help_text: str = "") -> Metric:
 _CALLS: Final = Metric(
     *("ometrics.calls", "{call}"),
     "Finished calls by outcome; all of them are requests as well.",
+)
+_DURATION: Final = _duration(
+    "gen_ai.client.operation.duration",
+    "Call to last byte; failed and cancelled calls have an error.type.",
+)
+_USAGE: Final = Metric(
+    *("gen_ai.client.token.usage", "{token}"),
+    "Tokens a call, of calls whose tokens are known.",
+    GENAI_TOKEN_BUCKETS,
+)
+_KNOWN: Final = Metric(
+    *("ometrics.call.usage.known", "{call}"),
+    "Finished calls whose answer had the number of such tokens.",
 )
 _PHASES: Final = _duration(
     "ometrics.call.phase.duration",
@@ -76,11 +98,30 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             " `embeddings`."
         ),
     ]
+    provider: Annotated[
+        str,
+        Same("OpenTelemetry `gen_ai.provider.name` of the server, such as `ollama`."),
+    ] = OLLAMA
     latency: Annotated[
         LatencyHistogram,
+        Histogram("Call to last byte, of successful calls.", _DURATION),
+    ] = LatencyHistogram()
+    failed_latency: Annotated[
+        LatencyHistogram,
         Histogram(
-            "Call to last byte, of successful calls.",
-            _duration("gen_ai.client.operation.duration"),
+            "Call to failure, of failed calls.",
+            _DURATION,
+            {ERROR: "_OTHER"},
+            title="until failure",
+        ),
+    ] = LatencyHistogram()
+    cancelled_latency: Annotated[
+        LatencyHistogram,
+        Histogram(
+            "Call to the moment at which the caller went away, of cancelled calls.",
+            _DURATION,
+            {ERROR: "cancelled"},
+            title="until cancelled",
         ),
     ] = LatencyHistogram()
     time_to_first_chunk: Annotated[
@@ -105,24 +146,61 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             "Prompt tokens, cached ones included.",
             Metric("gen_ai.client.inference.usage.input_tokens", "{token}"),
             _TEXT,
+            known_by="prompt_tokens_known",
         ),
     ] = None
+    prompt_tokens_known: Annotated[
+        int,
+        Counter("Calls whose prompt tokens are known.", _KNOWN, {TOKEN_TYPE: "input"}),
+    ] = 0
+    prompt_tokens_hist: Annotated[
+        TokenHistogram,
+        Histogram(
+            "Prompt tokens a call.",
+            _USAGE,
+            {TOKEN_TYPE: "input"},
+            title="prompt tokens",
+        ),
+    ] = TokenHistogram()
     cached_tokens: Annotated[
         int | None,
         Counter(
             "Prompt tokens that came from the cache: a part of the input tokens.",
             Metric("gen_ai.client.inference.usage.cache_read.input_tokens", "{token}"),
             _TEXT,
+            known_by="cached_tokens_known",
         ),
     ] = None
+    cached_tokens_known: Annotated[
+        int,
+        Counter(
+            "Calls whose cached tokens are known.", _KNOWN, {TOKEN_TYPE: "cache_read"}
+        ),
+    ] = 0
     completion_tokens: Annotated[
         int | None,
         Counter(
             "Completion tokens, thinking included.",
             Metric("gen_ai.client.inference.usage.output_tokens", "{token}"),
             _TEXT,
+            known_by="completion_tokens_known",
         ),
     ] = None
+    completion_tokens_known: Annotated[
+        int,
+        Counter(
+            "Calls whose completion tokens are known.", _KNOWN, {TOKEN_TYPE: "output"}
+        ),
+    ] = 0
+    completion_tokens_hist: Annotated[
+        TokenHistogram,
+        Histogram(
+            "Completion tokens a call.",
+            _USAGE,
+            {TOKEN_TYPE: "output"},
+            title="completion tokens",
+        ),
+    ] = TokenHistogram()
     successful_reqs: Annotated[
         int, Counter("Calls that succeeded.", _CALLS, {"outcome": "success"})
     ] = 0
@@ -161,6 +239,14 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             title="first answer",
         ),
     ] = LatencyHistogram()
+    connect: Annotated[
+        LatencyHistogram,
+        Histogram(
+            "Waiting for the client's own pool, name resolution, connecting, TLS.",
+            _PHASES,
+            {"phase": "connect"},
+        ),
+    ] = LatencyHistogram()
     load: Annotated[
         LatencyHistogram,
         Histogram(
@@ -189,7 +275,7 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     network: Annotated[
         LatencyHistogram,
         Histogram(
-            "Latency less the server's total: network and client.",
+            "Latency less connecting and the server's total: network and client.",
             _PHASES,
             {"phase": "network"},
         ),
@@ -304,6 +390,14 @@ class PerformanceMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             always=True,
         ),
     ] = LatencyHistogram()
+    failed_latency_hist: Annotated[
+        LatencyHistogram,
+        Histogram(
+            "Time until failure of failed requests, where it is known.",
+            Metric("ometrics.failed_request.duration", "s"),
+            title="until failure",
+        ),
+    ] = LatencyHistogram()
     latency_unknown: Annotated[
         int,
         Counter(
@@ -330,7 +424,10 @@ class PerformanceMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ] = 0.0
     calls: Annotated[
         dict[str, CallMetrics],
-        Members("Operation -> `CallMetrics` of instrumented calls."),
+        Members(
+            "Operation -> `CallMetrics` of instrumented calls; at another provider than"
+            " Ollama, `operation@provider`."
+        ),
     ] = {}
 
     @property

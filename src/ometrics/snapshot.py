@@ -272,6 +272,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
             "Values that were not counted, by reason: nan, infinite or negative.",
             Metric("ometrics.invalid_values", "{value}"),
             by="reason",
+            stored=False,
         ),
     ] = {}
     truncated_names: Annotated[

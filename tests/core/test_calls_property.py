@@ -16,7 +16,7 @@ from instrumenting import CHAT, HI, MODEL, SETTINGS, call_metrics, outcomes
 
 import ometrics.ollama
 from ometrics import CallMetrics, MetricsCollector
-from ometrics._calls import CANCELLED, FAILURE, SUCCESS
+from ometrics.outcomes import Outcome
 from ometrics.testing import (
     FakeClock,
     Line,
@@ -27,6 +27,7 @@ from ometrics.testing import (
     chat_done,
 )
 
+OUTCOMES = (Outcome.SUCCESS, Outcome.FAILURE, Outcome.CANCELLED)
 SECOND = 1_000_000_000
 # A float of seconds on the fake clock is a nanosecond off here and there.
 ROUNDING_NS = 5
@@ -42,7 +43,9 @@ counts = st.none() | st.integers(0, 10_000)
 @given(
     steps=steps,
     after_ns=st.integers(0, 10 * SECOND),
-    outcome=st.sampled_from([SUCCESS, FAILURE, CANCELLED, "discard", "drop"]),
+    outcome=st.sampled_from(
+        [Outcome.SUCCESS, Outcome.FAILURE, Outcome.CANCELLED, "discard", "drop"]
+    ),
     told=st.tuples(*[durations] * 4, *[counts] * 3),
     ends=st.integers(1, 3),
 )
@@ -70,18 +73,21 @@ def test_one_record_of_any_call(
     if outcome == "discard":
         call.discard()
     elif outcome != "drop":
-        code = "CODE" if outcome == FAILURE else None
+        code = "CODE" if outcome == Outcome.FAILURE else None
         first = [call.end(outcome, code, *told, "stop") for _ in range(ends)]
 
         assert [True] + [False] * (ends - 1) == first
     del call
     gc.collect()
-    ended = CANCELLED if outcome == "drop" else outcome
+    ended = Outcome.CANCELLED if outcome == "drop" else outcome
 
     assert (0, 0, 0, 1) == running
-    assert (ended == SUCCESS, ended == FAILURE, ended == CANCELLED, 0) == outcomes(
-        collector
-    )
+    assert (
+        ended == Outcome.SUCCESS,
+        ended == Outcome.FAILURE,
+        ended == Outcome.CANCELLED,
+        0,
+    ) == outcomes(collector)
     if outcome != "discard":
         check_times(call_metrics(collector), arrivals, elapsed, ended, told)
 
@@ -105,8 +111,8 @@ def check_times(
         assert abs(chunks - arrivals[-1][0]) <= rounding
     if answered:
         assert abs(call.time_to_first_answer.sum_ns - answered[0]) <= rounding
-    assert (outcome == SUCCESS) == call.latency.count
-    if outcome == SUCCESS:
+    assert (outcome == Outcome.SUCCESS) == call.latency.count
+    if outcome == Outcome.SUCCESS:
         assert abs(call.latency.sum_ns - elapsed) <= rounding
         if call.residual.count and call.network.count:
             parts = [call.load, call.prefill, call.decode, call.residual, call.network]

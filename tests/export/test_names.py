@@ -32,6 +32,7 @@ NOT_NUMBERS = {
     *("models", "task_statistics", "resource_metrics"),
     *("models.*.model", "models.*.calls", "models.*.uptime_seconds"),
     "models.*.calls.*.operation",
+    "models.*.calls.*.provider",
 }
 
 

@@ -77,10 +77,10 @@ GUARDS = [
         edits=(
             (
                 r"    elif c\.snapshotting:\n",
-                r"    elif c.snapshotting:\n        return SETTLED\n    elif 0:\n",
+                r"    elif c.snapshotting:\n        return CURRENT\n    elif 0:\n",
             ),
             (
-                r"if c\.table\[i\]\.epoch != c\.epoch:\n +locked_settle\(.*\)\n",
+                r"if c\.table\[i\]\.epoch != c\.epoch:\n +locked_make_current\(.*\)\n",
                 (
                     r"c.packed_size += locked_pack("
                     r"c.layout, c.table[i], c.packed + c.packed_size)\n"
@@ -92,7 +92,7 @@ GUARDS = [
         "staleness after a reset",
         ("resets", 200),
         lambda figures: figures["off"],
-        edits=((r"    c\.generation \+= 1\n", ""),),
+        edits=((r"    om_store\(&c\.generation, c\.generation \+ 1\)\n", ""),),
     ),
     Guard(
         "the fork handler",
@@ -118,10 +118,16 @@ GUARDS = [
         has_lost,
         edits=(
             (
-                r"(    record = slot\.record\n\n    om_mutex_acquire\(&c\.lock\)\n)",
-                r"\1    now = wall(core)\n",
+                r"(    record = acquire_record\(table, model, slot\)\n)",
+                r"\1    now = wall(table)\n",
             ),
         ),
+    ),
+    Guard(
+        "a stale slot counts as absent",
+        ("removals", 1_000),
+        lambda figures: figures["torn"],
+        edits=((r"slot is not None and om_load\(.*\) != self\.generation", "False"),),
     ),
     Guard(
         "the free of a record",

@@ -43,6 +43,22 @@ def test_resets_lose_nothing() -> None:
     assert 0 < figures["rounds"]
 
 
+@pytest.mark.threads
+def test_removals_hang_nobody() -> None:
+    """
+    2 x 250 removals (2 x 12,500) beside recorders, calls, resets and snapshots end.
+
+    When a stale slot that was found again counted as a slot, one remover and one
+    recorder stopped the process for ever after 55 removals (`test_guards.py`).
+    """
+    figures = observe("removals", times(250, 12_500), seconds=allowed(60))
+
+    assert {"torn": [], "running": 0} == {
+        key: figures[key] for key in ("torn", "running")
+    }
+    assert 500 <= figures["removed"]
+
+
 # Since 3.13 the interpreter itself does not survive a fork that it was not told of
 # beforehand: "unlocking a recursive mutex that is not owned by the current thread".
 TOLD_ONLY = pytest.mark.skipif(

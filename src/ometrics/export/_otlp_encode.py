@@ -40,9 +40,10 @@ from ometrics.export._otel_points import (
     exponential,
     unix_nano,
 )
-from ometrics.export.names import Family, clean, families, version
+from ometrics.export.names import Family, families, version
 from ometrics.histogram import UINT64_MAX
 from ometrics.snapshot import Snapshot
+from ometrics.text import valid
 
 HistogramKind: TypeAlias = Literal["exponential", "explicit"]
 Attributes: TypeAlias = tuple[KeyValue, ...]
@@ -80,7 +81,7 @@ def requests(
     for batch in _batches(families(snapshot, encode), max_points):
         request = ExportMetricsServiceRequest()
         whole = request.resource_metrics.add()
-        attributes = {**resource, "service.instance.id": clean(snapshot.instance_id)}
+        attributes = {**resource, "service.instance.id": valid(snapshot.instance_id)}
         whole.resource.attributes.extend(_attributes(attributes.items()))
         scope = whole.scope_metrics.add()
         scope.scope.name = "ometrics"

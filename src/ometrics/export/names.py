@@ -34,7 +34,6 @@ server tells phases; these leave as `ometrics.call.phase.duration` instead.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
@@ -61,6 +60,7 @@ from ometrics.fields import (
 )
 from ometrics.models import CallMetrics, PerformanceMetrics
 from ometrics.snapshot import ResourceMetrics, Snapshot, TaskStatistics
+from ometrics.text import valid
 
 Scope: TypeAlias = Literal["snapshot", "model", "call"]
 Labels: TypeAlias = tuple[tuple[str, str], ...]
@@ -71,9 +71,6 @@ L = TypeVar("L", Labels, str, bytes)
 MODEL: Final = "gen_ai.request.model"
 OPERATION: Final = "gen_ai.operation.name"
 PROVIDER: Final = "gen_ai.provider.name"
-
-# `ollama` is a custom value: the conventions list no provider for it and allow one.
-_PROVIDER: Final = (PROVIDER, "ollama")
 
 SCOPE_LABELS: Final[Mapping[Scope, tuple[str, ...]]] = {
     "snapshot": (),
@@ -305,7 +302,7 @@ def _own_values(field: Field, labels: tuple[str, ...]) -> Any:
 
 
 def _instance(snapshot: Snapshot) -> Mapping[tuple[str, str], int]:
-    return {(clean(snapshot.instance_id), version()): 1}
+    return {(valid(snapshot.instance_id), version()): 1}
 
 
 #: One row a metric, in the order of the fields.
@@ -352,10 +349,18 @@ def _owners(
     if scope == "model":
         return [(encode(((MODEL, name),)), model) for name, model in models.items()]
     return [
-        (encode(((MODEL, name), (OPERATION, operation), _PROVIDER)), call)
+        (encode(_call_labels(name, call)), call)
         for name, model in models.items()
-        for operation, call in _by_clean_name(model.calls).items()
+        for call in _by_clean_name(model.calls).values()
     ]
+
+
+def _call_labels(model: str, call: CallMetrics) -> Labels:
+    return (
+        (MODEL, model),
+        (OPERATION, valid(call.operation)),
+        (PROVIDER, valid(call.provider)),
+    )
 
 
 def _columns(
@@ -409,7 +414,7 @@ class _OwnLabels(dict[Any, Any]):
         pairs = tuple(
             pair for pair in zip(self._keys, values, strict=True) if pair[1] is not None
         )
-        if any(clean(value) != value for _, value in pairs):
+        if any(valid(value) != value for _, value in pairs):
             raise UnicodeError(f"{key!r} has a lone surrogate")
         labels = self[key] = self._encode(pairs)
         return labels
@@ -417,30 +422,20 @@ class _OwnLabels(dict[Any, Any]):
 
 def _clean_keys(counts: Mapping[str, int]) -> Mapping[str, int]:
     """Valid keys; counts whose keys differ in nothing but surrogates are added up."""
-    valid: dict[str, int] = {}
+    cleaned: dict[str, int] = {}
     for key, count in counts.items():
-        valid[clean(key)] = valid.get(clean(key), 0) + count
-    return valid
+        cleaned[valid(key)] = cleaned.get(valid(key), 0) + count
+    return cleaned
 
 
 def _by_clean_name(owners: Mapping[str, Any]) -> dict[str, Any]:
     """By valid name; two whose names differ in nothing but surrogates become one."""
     by_name: dict[str, Any] = {}
     for raw_name, owner in owners.items():
-        name = clean(raw_name)
+        name = valid(raw_name)
         there = by_name.get(name)
         by_name[name] = owner if there is None else there.merge(owner)
     return by_name
-
-
-def clean(text: str) -> str:
-    """`text` as valid Unicode: each lone surrogate becomes U+FFFD."""
-    if text.isascii():
-        return text
-    return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
-_SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 
 def version() -> str:

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from ometrics._calls import CANCELLED, FAILURE, SUCCESS, Call
+from ometrics._calls import Call
+from ometrics._table import count_internal_error
 from ometrics.errors import classify
 from ometrics.instrumentation.answers import FIRST_ERROR, AnswerReader
 from ometrics.instrumentation.endpoints import Endpoint
@@ -22,6 +23,7 @@ from ometrics.instrumentation.usage import (
     Usage,
     canonical,
 )
+from ometrics.outcomes import Outcome, OutcomeName
 
 if TYPE_CHECKING:
     from ometrics.collector import MetricsCollector
@@ -39,7 +41,7 @@ def report(collectors: Iterable[MetricsCollector], error: Exception) -> None:
     """Count a failure of ours, and log its class and place the first time."""
     try:
         for collector in collectors:
-            collector.count_internal_error()
+            count_internal_error(collector)
         name = f"{type(error).__name__} in {_place(error)}"
         if name not in _reported and len(_reported) < _MAX_REPORTED:
             _reported.add(name)
@@ -116,16 +118,16 @@ class TrackedCall:
         if usage.done_reason in NOT_INFERENCE or not self._endpoint.counts_success:
             self.discard()
         else:
-            self._end(SUCCESS, None, usage)
+            self._end(Outcome.SUCCESS, None, usage)
 
     def failed(self, code: str, usage: Usage = UNKNOWN) -> None:
         """The call failed, under this code."""
-        self._end(FAILURE, code, usage)
+        self._end(Outcome.FAILURE, code, usage)
 
     def cancelled(self, usage: Usage = UNKNOWN) -> None:
         """The caller went away."""
         if self._endpoint.counts_success:
-            self._end(CANCELLED, None, usage)
+            self._end(Outcome.CANCELLED, None, usage)
         else:
             self.discard()
 
@@ -150,7 +152,7 @@ class TrackedCall:
         """This was no call of a model after all."""
         self._finish(lambda call: call.discard())
 
-    def _end(self, outcome: int, code: str | None, usage: Usage) -> None:
+    def _end(self, outcome: OutcomeName, code: str | None, usage: Usage) -> None:
         self._finish(lambda call: call.end(outcome, code, *usage))
 
     def _finish(self, end: Callable[[Call], object]) -> None:

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: MIT
+"""One record of each kind: by name, or by a slot that the caller holds.
+
+`slot` is None for a record by name: it is looked up after the arguments were converted,
+so that refused ones leave nothing behind. Conversion, look-up, clocks and warnings come
+before or after the mutex is held; in between are some stores.
+"""
+
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
+from libc.math cimport NAN, fabs
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from ometrics._arguments cimport seconds_of
+from ometrics._buckets cimport cell_of
+from ometrics._events cimport EVENT_ERROR, EVENT_LATENCY, locked_emit
+from ometrics._fields cimport (
+    MODEL_ERRORS,
+    MODEL_FAILED_LATENCY_HIST,
+    MODEL_FAILED_REQS,
+    MODEL_LATENCY_HIST,
+    MODEL_LATENCY_UNKNOWN,
+    MODEL_SUCCESSFUL_REQS,
+    MODEL_TOKENS_PROCESSED,
+    SNAPSHOT_SATURATED,
+)
+from ometrics._record cimport (
+    histogram_at,
+    locked_add,
+    locked_add_code,
+    locked_add_value,
+    om_record,
+)
+from ometrics._state cimport (
+    NEGATIVE,
+    VALID,
+    om_core,
+    om_mutex_release,
+    reason_of,
+)
+from ometrics._table cimport Slot, Table, acquire_record, slot_of, wall
+
+cdef extern from "Python.h":
+    long long PyLong_AsLongLongAndOverflow(object, int *overflow) except? -1
+
+cdef int add_batch(Table table, object model, Slot slot, object values) except -1
+cdef int add_many_tokens(Table table, object model, Slot slot, object count) except -1
+
+cdef inline int add_latency(
+    Table table, object model, Slot slot, object latency
+) except -1:
+    cdef om_core *c = table.c
+    cdef om_record *record
+    cdef double seconds
+    cdef int cell = 0
+    cdef int reason
+    cdef int64_t now
+    if PyFloat_CheckExact(latency):
+        seconds = PyFloat_AS_DOUBLE(latency)
+    else:
+        seconds = seconds_of(latency)
+    reason = reason_of(seconds)
+    if reason == VALID:
+        seconds = fabs(seconds)     # -0.0
+        cell = cell_of(c.layout, seconds)
+    now = wall(table)
+    if slot is None:
+        slot = slot_of(table, model)
+
+    record = acquire_record(table, model, slot)
+    record.counters[MODEL_SUCCESSFUL_REQS] += 1
+    record.updated_ns = now
+    if reason == VALID:
+        locked_add_value(
+            histogram_at(c.layout, record, MODEL_LATENCY_HIST), cell, seconds,
+            &c.totals.counters[SNAPSHOT_SATURATED],
+        )
+    else:
+        record.counters[MODEL_LATENCY_UNKNOWN] += 1
+        c.totals.invalid[reason] += 1
+        seconds = NAN
+    locked_emit(&c.ring, EVENT_LATENCY, 1, record.name_id, seconds, now)
+    om_mutex_release(&c.lock)
+
+    if reason != VALID:
+        table.reject(model, reason)
+    return 0
+
+cdef inline int add_error(
+    Table table, object model, Slot slot, object error, object latency
+) except -1:
+    cdef om_core *c = table.c
+    cdef om_record *record
+    cdef double seconds = 0.0
+    cdef int cell = 0
+    cdef int reason = VALID
+    cdef uint32_t code = table.code_id(error)
+    cdef int64_t now
+    if latency is not None:
+        seconds = seconds_of(latency)
+        reason = reason_of(seconds)
+        if reason == VALID:
+            seconds = fabs(seconds)     # -0.0
+            cell = cell_of(c.layout, seconds)
+    now = wall(table)
+    if slot is None:
+        slot = slot_of(table, model)
+
+    record = acquire_record(table, model, slot)
+    record.counters[MODEL_FAILED_REQS] += 1
+    record.updated_ns = now
+    locked_add_code(&record.codes[MODEL_ERRORS], code)
+    if reason != VALID:
+        c.totals.invalid[reason] += 1
+    elif latency is not None:
+        locked_add_value(
+            histogram_at(c.layout, record, MODEL_FAILED_LATENCY_HIST), cell, seconds,
+            &c.totals.counters[SNAPSHOT_SATURATED],
+        )
+    locked_emit(&c.ring, EVENT_ERROR, 0, record.name_id, code, now)
+    om_mutex_release(&c.lock)
+
+    if reason != VALID:
+        table.reject(model, reason)
+    return 0
+
+cdef inline int add_tokens(
+    Table table, object model, Slot slot, object count
+) except -1:
+    cdef om_core *c = table.c
+    cdef om_record *record
+    cdef int overflow = 0
+    cdef long long tokens = PyLong_AsLongLongAndOverflow(count, &overflow)
+    cdef int64_t now
+    if overflow > 0:
+        return add_many_tokens(table, model, slot, count)
+    now = wall(table)
+    if slot is None:
+        slot = slot_of(table, model)
+
+    record = acquire_record(table, model, slot)
+    record.updated_ns = now
+    if overflow < 0 or tokens < 0:
+        overflow = -1
+        c.totals.invalid[NEGATIVE] += 1
+    else:
+        locked_add(
+            &record.counters[MODEL_TOKENS_PROCESSED], <uint64_t> tokens,
+            &c.totals.counters[SNAPSHOT_SATURATED],
+        )
+    om_mutex_release(&c.lock)
+
+    if overflow < 0:
+        table.reject(model, NEGATIVE)
+    return 0
