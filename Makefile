@@ -57,6 +57,7 @@ lint: $(BUILT) $(VENV)/.group-lint ## Check style, types, stubs and the lock's l
 	$(PY) tools/generate.py --check
 	$(PY) tools/metrics_page.py --check
 	$(PY) -m mypy
+	$(PY) tools/check_documents.py
 	$(PY) -m mypy.stubtest $(COMPILED:src/ometrics/%.pyx=ometrics.%) \
 		--allowlist tools/stubtest_allowlist.txt
 

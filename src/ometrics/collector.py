@@ -26,7 +26,6 @@ from ometrics.snapshot import (
     Snapshot,
     TaskStatistics,
 )
-from ometrics.view import summary
 from ometrics.windows import Windows
 
 if TYPE_CHECKING:
@@ -266,6 +265,8 @@ class MetricsCollector(Core):
 
     def get_summary(self) -> str:
         """Everything, as text for people."""
+        from ometrics.view import summary
+
         return summary.summary(self.snapshot())
 
     def get_model_summary(self, model: str) -> str:
@@ -275,6 +276,8 @@ class MetricsCollector(Core):
         Raises:
             UnknownModelError: Nothing was recorded for `model`.
         """
+        from ometrics.view import summary
+
         return summary.model_summary(self._known(model))
 
     def get_histogram_summary(self, model: str) -> str:
@@ -284,6 +287,8 @@ class MetricsCollector(Core):
         Raises:
             UnknownModelError: Nothing was recorded for `model`.
         """
+        from ometrics.view import summary
+
         return summary.histogram_summary(self._known(model))
 
     def _known(self, model: str) -> PerformanceMetrics:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from ._request import Request
-from .steps import Body, Framing, Status, Step, Together, chunked, to_json
+from ._request import Framing, Request
+from .steps import Body, Status, Step, Together, chunked, to_json
 
 _CONTENT_TYPES: Mapping[Framing, str] = {
     "line": "application/x-ndjson",

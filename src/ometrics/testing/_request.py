@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from .steps import Framing
-
+# How a `dict` in a script becomes bytes.
+Framing: TypeAlias = Literal["line", "event", "body"]
 Outcome: TypeAlias = Literal["running", "complete", "disconnected", "cut"]
 
 # Ollama streams these unless asked not to; everything else only when asked to.

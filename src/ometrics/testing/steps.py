@@ -11,12 +11,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
-if TYPE_CHECKING:
-    from ._request import Request
-
-Framing: TypeAlias = Literal["line", "event", "body"]
+from ._request import Framing, Request
 
 
 class Step:

@@ -12,8 +12,8 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.live import Live
 from rich.text import Text
 
-from ometrics.collector import MetricsCollector
 from ometrics.snapshot import PerformanceMetrics, Snapshot
+from ometrics.sources import Source
 from ometrics.view import tables
 from ometrics.view.fitted import Column, FittedTable
 from ometrics.view.plots import sparkline
@@ -41,10 +41,10 @@ _COLUMNS: Final = (
 
 class LiveTable:
     """
-    What a collector counts, as a table that is made anew whenever rich renders it.
+    What a source counts, as a table that is made anew whenever rich renders it.
 
     Args:
-        collector: What to show.
+        source: What to show.
         clock: Monotonic seconds.
 
     Thread-safety:
@@ -53,10 +53,10 @@ class LiveTable:
 
     def __init__(
         self,
-        collector: MetricsCollector,
+        source: Source,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.collector = collector
+        self.source = source
         self._clock = clock
         self._ticked = clock()
         self._recent: dict[str, deque[float]] = {}
@@ -66,7 +66,7 @@ class LiveTable:
         self, console: Console, options: ConsoleOptions
     ) -> RenderResult:
         """Render for rich."""
-        snapshot = self.collector.snapshot()
+        snapshot = self.source.snapshot()
         self._tick(snapshot)
         yield tables.headline(snapshot)
         yield ""
@@ -118,24 +118,24 @@ class LiveTable:
 
 
 def live(
-    collector: MetricsCollector,
+    source: Source,
     console: Console,
     *,
     above: RenderableType = "",
     below: RenderableType = "",
 ) -> Live:
     """
-    A live display of a collector, to be started and stopped.
+    A live display of a source, to be started and stopped.
 
     It leaves no trace when stopped, so that a summary can take its place.
 
     Args:
-        collector: What to show.
+        source: What to show.
         console: On a terminal.
         above: More to show above the table, made anew as well.
         below: More to show under it.
     """
-    parts = (above, LiveTable(collector), below)
+    parts = (above, LiveTable(source), below)
     return Live(
         Group(*(part for part in parts if part != "")),
         console=console,
