@@ -7,11 +7,17 @@ def go_duration(seconds: float, /) -> str: ...
 def go_duration_ns(ns: int, /) -> str: ...
 
 @final
+class Ratio:
+    def __new__(
+        cls, over: tuple[str, ...], under: tuple[str, ...], percent: bool = False
+    ) -> Ratio: ...
+
+@final
 class Key:
     def __new__(
         cls,
         name: str,
-        source: str | Callable[[Any], Any],
+        source: str | tuple[str, ...] | Ratio | Callable[[Any], Any],
         fact: str | None = None,
         duration: bool = False,
     ) -> Key: ...

@@ -15,6 +15,7 @@ from cpython.bytes cimport (
     PyBytes_GET_SIZE,
 )
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from cpython.object cimport PyObject
 from libc.math cimport NAN, isfinite, ldexp, log2, rint
 from libc.stdint cimport UINT64_MAX, uint64_t
 from libc.stdlib cimport free, malloc
@@ -30,7 +31,8 @@ cdef enum:
     DURATION = 32               # more than the longest duration with its quotes
     MAX_QUANTILES = 16
     INDENT = 2                  # spaces a level
-    ROOM = 64                   # more than any short token
+    SPACES = 32
+    ROOM = 64                   # more than any short token, and a line feed and SPACES
 
 cdef double TWO_TO_64 = ldexp(1.0, 64)
 cdef uint64_t MINUTE = <uint64_t> 60 * 1_000_000_000    # in nanoseconds
@@ -129,13 +131,50 @@ def go_duration(double seconds, /):
 cdef enum:          # what a key shows
     VALUE           # an attribute of the owner
     COMPUTED        # what a function makes of the owner
+    SUM             # of attributes, up to 2^64 - 1
+    RATIO           # of sums of attributes
     MEAN            # of the histogram that an attribute is; in seconds
     LEAST
     MOST
     TOTAL
-    AS_DURATION = 8         # the same as Go writes it
+    AS_DURATION = 16        # the same as Go writes it
 
 cdef dict FACTS = {"mean": MEAN, "min": LEAST, "max": MOST, "total": TOTAL}
+
+
+@cython.final
+cdef class Ratio:
+    """
+    A quotient of sums of attributes; 0.0 of nothing.
+
+    Args:
+        over: Names of the attributes whose sum is divided.
+        under: Names of those whose sum divides it.
+        percent: Multiply by 100.
+    """
+
+    cdef tuple over, under
+    cdef bint percent
+
+    def __cinit__(self, tuple over, tuple under, bint percent=False):
+        self.over = over
+        self.under = under
+        self.percent = percent
+
+    cdef object of(self, owner):
+        under = sum_of(owner, self.under)
+        if not under:
+            return 0.0
+        over = sum_of(owner, self.over)
+        return 100.0 * over / under if self.percent else over / under
+
+
+cdef object sum_of(owner, tuple names):
+    result = getattr(owner, names[0])
+    cdef Py_ssize_t i
+    for i in range(1, len(names)):
+        result = result + getattr(owner, names[i])
+    return result
 
 
 @cython.final
@@ -145,7 +184,8 @@ cdef class Key:
 
     Args:
         name: The key.
-        source: Name of an attribute of the owner, or a function of the owner.
+        source: Name of an attribute of the owner, several names for the sum of these,
+            a `Ratio`, or a function of the owner.
         fact: `mean`, `min`, `max` or `total` of the histogram that the attribute is.
         duration: Write the fact as Go writes a duration, `0s` for an unknown mean.
     """
@@ -159,7 +199,13 @@ cdef class Key:
         self.name = name
         self.text = f'"{name}": '.encode()
         self.source = source
-        self.shows = VALUE if isinstance(source, str) else COMPUTED
+        self.shows = COMPUTED
+        if isinstance(source, str):
+            self.shows = VALUE
+        elif isinstance(source, tuple):
+            self.shows = SUM
+        elif isinstance(source, Ratio):
+            self.shows = RATIO
         if fact is not None:
             self.shows = FACTS[fact] + (AS_DURATION if duration else 0)
 
@@ -243,6 +289,18 @@ cdef class _Shape:
 
 # --- The page
 
+cdef enum:
+    RECENT = 32
+
+cdef struct _Recent:
+    PyObject *value
+    int index                   # in `later`
+
+cdef struct _Token:
+    const char *text
+    Py_ssize_t length
+
+
 @cython.final
 cdef class _Page:
     """One document while it is written."""
@@ -253,7 +311,13 @@ cdef class _Page:
     cdef char *end
     cdef list later             # what msgspec writes, in the order of the places
     cdef _Shape shape            # of the last histogram
-    cdef list path              # keys down to here; for messages
+    cdef object known           # the histogram that the next two are of
+    cdef uint64_t known_count
+    cdef object known_mean
+    cdef object known_total     # in seconds
+    cdef int *places            # for each NUL, which of `later` belongs there
+    cdef Py_ssize_t n_places, places_size
+    cdef _Recent recent[RECENT]
 
     def __cinit__(self, Writer writer):
         self.writer = writer
@@ -266,6 +330,7 @@ cdef class _Page:
 
     def __dealloc__(self):
         PyMem_Free(self.start)
+        PyMem_Free(self.places)
 
     cdef int need(self, Py_ssize_t n) except -1:
         """Make room for `n` more bytes."""
@@ -284,7 +349,9 @@ cdef class _Page:
     cdef inline void line(self, int depth, bytes key) noexcept:
         """A new line with its key."""
         self.at[0] = b"\n"
-        memset(self.at + 1, b" ", depth * INDENT)
+        memset(self.at + 1, b" ", SPACES)       # of a fixed size: two stores
+        if depth * INDENT > SPACES:
+            memset(self.at + 1, b" ", depth * INDENT)
         self.at = put_bytes(self.at + 1 + depth * INDENT, key)
 
     cdef inline void close(self, int depth, bint empty) noexcept:
@@ -296,13 +363,31 @@ cdef class _Page:
             self.line(depth, b"}")
 
     cdef inline int put_later(self, value) except -1:
-        self.later.append(value)
+        """A place for a value; one that was just there is not written again."""
+        cdef _Recent *recent = &self.recent[(<size_t> <PyObject *> value >> 4) % RECENT]
+        if recent.value != <PyObject *> value:
+            recent.value = <PyObject *> value       # `later` keeps it alive
+            recent.index = <int> len(self.later)
+            self.later.append(value)
+        if self.n_places == self.places_size:
+            self.more_places()
+        self.places[self.n_places] = recent.index
+        self.n_places += 1
         self.at[0] = 0
         self.at += 1
         return 0
 
-    cdef int put_float(self, double value) except -1:
-        if not isfinite(value):
+    cdef int more_places(self) except -1:
+        cdef Py_ssize_t size = 2 * self.places_size + 256
+        cdef int *larger = <int *> PyMem_Realloc(self.places, size * sizeof(int))
+        if larger == NULL:
+            raise MemoryError
+        self.places = larger
+        self.places_size = size
+        return 0
+
+    cdef int put_float(self, value) except -1:
+        if not isfinite(<double> value):
             raise ValueError(f"{value} is not a number that JSON can say")
         return self.put_later(value)
 
@@ -368,6 +453,10 @@ cdef class _Page:
                     self.put_value(getattr(owner, key.source), depth + 1)
                 elif key.shows == COMPUTED:
                     self.put_value(key.source(owner), depth + 1)
+                elif key.shows == SUM:
+                    self.put_sum(sum_of(owner, <tuple> key.source))
+                elif key.shows == RATIO:
+                    self.put_value((<Ratio> key.source).of(owner), 0)
                 else:
                     self.put_fact(key.shows, getattr(owner, key.source))
             except ValueError as error:
@@ -377,18 +466,39 @@ cdef class _Page:
         self.close(depth, not keys)
         return 0
 
+    cdef int put_sum(self, total) except -1:
+        self.at = put_int(self.at, total if total <= UINT64_MAX else UINT64_MAX)
+        return 0
+
+    cdef int learn(self, histogram, total, double scale) except -1:
+        """Count, mean and total of a histogram, unless it is the last one."""
+        if self.known is histogram:
+            return 0
+        cdef bytes cells = histogram.cells
+        cdef const uint64_t *c = <const uint64_t *> <void *> PyBytes_AS_STRING(cells)
+        cdef uint64_t count = 0
+        cdef Py_ssize_t i
+        for i in range(PyBytes_GET_SIZE(cells) // <Py_ssize_t> sizeof(uint64_t)):
+            count += c[i]
+        self.known = histogram
+        self.known_count = count
+        self.known_mean = total / count / scale if count else None
+        self.known_total = total / scale
+        return 0
+
     cdef int put_fact(self, int shows, histogram) except -1:
         """A number about a histogram of latencies that its owner shows as well."""
         cdef int fact = shows & ~AS_DURATION
         cdef uint64_t ns = 0
+        self.learn(histogram, histogram.sum_ns, 1e9)
         if fact == TOTAL:
-            value = histogram.sum_ns / 1e9
+            value = self.known_total
         elif fact == LEAST:
             value = histogram.min
         elif fact == MOST:
             value = histogram.max
         else:
-            value = histogram.mean
+            value = self.known_mean
         if shows < AS_DURATION or value is None and fact != MEAN:
             return self.put_value(value, 0)
         if fact == TOTAL:
@@ -425,10 +535,12 @@ cdef class _Page:
         self.put_count(depth, shape.sum_key, total)
         if shape.total_key:
             self.line(depth, shape.total_key)
-            self.put_float(<double> total / 1e9)
+            self.learn(histogram, total, 1e9)
+            self.put_float(self.known_total)
             self.at = put(self.at, b",", 1)
         self.line(depth, shape.mean_key)
-        self.put_value(histogram.mean if count else None, 0)
+        self.learn(histogram, total, 1e9 if shape.total_key else 1.0)
+        self.put_value(self.known_mean, 0)
         self.at = put(self.at, b",", 1)
         self.line(depth, shape.min_key)
         self.put_value(low, 0)
@@ -491,6 +603,8 @@ cdef class _Page:
             self.line(depth + 1, <bytes> writer.quantile_keys[i])
             if not count:
                 self.put_value(None, 0)
+            elif high is not None and values[i] == <double> high * unit:
+                self.put_later(high)
             elif unit == 1.0:
                 self.put_later(values[i])
             else:
@@ -544,32 +658,53 @@ cdef class _Page:
             # Half a surrogate pair, of a hand-made snapshot: the core repairs names.
             encoded = self.writer.encode([repaired(value) for value in self.later])
         cdef Py_ssize_t n = len(self.later)
-        cdef Py_ssize_t used = self.at - self.start
-        cdef const char *token = PyBytes_AS_STRING(encoded) + 1
-        cdef const char *last = token + PyBytes_GET_SIZE(encoded) - 2
-        # Each place is a byte less, and so is each comma between the tokens.
-        cdef bytes result = PyBytes_FromStringAndSize(
-            NULL, used - n + (last - token) - (n - 1 if n else 0)
-        )
+        cdef _Token *tokens = <_Token *> PyMem_Malloc((n + 1) * sizeof(_Token))
+        if tokens == NULL:
+            raise MemoryError
+        try:
+            split(encoded, tokens, n)
+            return self.filled(tokens)
+        finally:
+            PyMem_Free(tokens)
+
+    cdef bytes filled(self, const _Token *tokens):
+        """The text with a token in each place."""
+        cdef Py_ssize_t size = self.at - self.start - self.n_places
+        cdef Py_ssize_t i
+        for i in range(self.n_places):
+            size += tokens[self.places[i]].length
+        cdef bytes result = PyBytes_FromStringAndSize(NULL, size)
         cdef char *out = PyBytes_AS_STRING(result)
         cdef const char *piece = self.start
         cdef const char *place
-        cdef const char *after
-        while n:
-            n -= 1
+        cdef const _Token *token
+        for i in range(self.n_places):
             place = <const char *> memchr(piece, 0, self.at - piece)
             out = put(out, piece, place - piece)
             piece = place + 1
-            if token[0] == b'"':
-                after = after_string(token, last)
-            else:
-                after = <const char *> memchr(token, b",", last - token)
-                if after == NULL:
-                    after = last
-            out = put(out, token, after - token)
-            token = after + 1
+            token = &tokens[self.places[i]]
+            out = put(out, token.text, token.length)
         put(out, piece, self.at - piece)
         return result
+
+
+cdef int split(bytes encoded, _Token *tokens, Py_ssize_t n) except -1:
+    """The `n` elements of a compact array of numbers and strings."""
+    cdef const char *at = PyBytes_AS_STRING(encoded) + 1
+    cdef const char *last = at + PyBytes_GET_SIZE(encoded) - 2
+    cdef const char *after
+    cdef Py_ssize_t i
+    for i in range(n):
+        if at[0] == b'"':
+            after = after_string(at, last)
+        else:
+            after = <const char *> memchr(at, b",", last - at)
+            if after == NULL:
+                after = last
+        tokens[i].text = at
+        tokens[i].length = after - at
+        at = after + 1
+    return 0
 
 
 cdef inline const char *after_string(const char *at, const char *end) noexcept:

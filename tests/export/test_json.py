@@ -18,10 +18,12 @@ from strategies import (
     BUCKETS,
     HOSTILE_NAME,
     histograms,
+    performance_metrics,
     sample_snapshot,
     snapshots,
 )
 
+from ometrics.durations import format_duration
 from ometrics.export import _document
 from ometrics.export import json as json_format
 from ometrics.histogram import (
@@ -194,6 +196,25 @@ def test_every_field_of_the_read_types_is_there() -> None:
 
     for struct, shown in pairs:
         assert set() == set(struct.__struct_fields__) - shown.keys()
+
+
+@given(performance_metrics("m"))
+def test_computed_keys_are_the_properties(model: PerformanceMetrics) -> None:
+    """What the writer computes in C is what the read types say, to the last bit."""
+    document = strict(snapshot_of(model).to_json())["model_metrics"]["m"]
+    latency = model.latency_hist
+
+    assert {
+        "total_requests": min(model.total_requests, UINT64_MAX),
+        "throughput": model.throughput or 0.0,
+        "error_rate": model.error_rate,
+        "avg_tokens_per_req": model.avg_tokens_per_req or 0.0,
+        "avg_latency_seconds": latency.mean,
+        "min_latency_seconds": latency.min,
+        "max_latency_seconds": latency.max,
+        "total_latency_seconds": latency.total,
+        "total_latency": format_duration(latency.sum_ns),
+    }.items() <= document.items()
 
 
 # --- The text

@@ -183,6 +183,9 @@ class _TokensSource(msgspec.Struct, gc=False):
 # --- Keys
 
 
+Source = str | tuple[str, ...] | _json.Ratio | Callable[[Any], Any]
+
+
 @dataclass(frozen=True)
 class Key:
     """
@@ -191,7 +194,8 @@ class Key:
     Attributes:
         name: The key.
         type: What it holds, for msgspec.
-        source: The attribute that it shows, or a function of the owner.
+        source: The attribute that it shows, several for their sum, a ratio, or a
+            function of the owner.
         fact: `mean`, `min`, `max` or `total` of the histogram that the attribute is.
         duration: Whether the fact is written as Go writes durations.
         field: The declaration of what it shows; `None` of what is computed.
@@ -199,7 +203,7 @@ class Key:
 
     name: str
     type: Any
-    source: str | Callable[[Any], Any]
+    source: Source
     fact: str | None = None
     duration: bool = False
     field: Field | None = None
@@ -210,8 +214,8 @@ def _saturated(get: Callable[[Any], int]) -> Callable[[Any], int]:
     return lambda owner: min(get(owner), UINT64_MAX)
 
 
-def _requests(model: PerformanceMetrics) -> int:
-    return min(model.successful_reqs + model.failed_reqs, UINT64_MAX)
+_REQUESTS: Final = ("successful_reqs", "failed_reqs")
+_TASKS: Final = ("completed_tasks", "failed_tasks")
 
 
 def _latency(name: str, fact: str, *, seconds: bool = False) -> Key:
@@ -240,13 +244,21 @@ _FIRST: Final[dict[type, tuple[str | Key, ...]]] = {
     ),
     PerformanceMetrics: (
         "model",
-        Key("total_requests", Count, _requests),
+        Key("total_requests", Count, _REQUESTS),
         *("successful_reqs", "failed_reqs"),
         _latency("avg_latency", "mean"),
-        Key("throughput", Float, lambda model: model.throughput or 0.0),
-        Key("error_rate", Percent, "error_rate"),
+        Key("throughput", Float, _json.Ratio(_REQUESTS, ("uptime_seconds",))),
+        Key(
+            "error_rate",
+            Percent,
+            _json.Ratio(("failed_reqs",), _REQUESTS, percent=True),
+        ),
         "tokens_processed",
-        Key("avg_tokens_per_req", Float, lambda model: model.avg_tokens_per_req or 0.0),
+        Key(
+            "avg_tokens_per_req",
+            Float,
+            _json.Ratio(("tokens_processed",), ("successful_reqs",)),
+        ),
         _latency("avg_latency_seconds", "mean", seconds=True),
         _latency("min_latency", "min"),
         _latency("min_latency_seconds", "min", seconds=True),
@@ -268,7 +280,7 @@ _FIRST: Final[dict[type, tuple[str | Key, ...]]] = {
         *("done_reasons", "errors"),
     ),
     TaskStatistics: (
-        Key("total_tasks", Count, _saturated(lambda tasks: tasks.total_tasks)),
+        Key("total_tasks", Count, _TASKS),
         *("completed_tasks", "failed_tasks"),
         Key("success_rate", Percent, "success_rate"),
         Key("avg_completion_ms", Float | None, "avg_completion_ms"),

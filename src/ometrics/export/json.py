@@ -4,12 +4,13 @@
 `_document.py` says which keys there are, `_json.pyx` writes them; this module reads
 them back, looks for contradictions, and writes files. `load(dump(s)) == s`.
 
-Writing: 100 models with 200 latencies each are 260 kB. Structs for msgspec, which wrote
-the floats, with counts written in C beside them and an indenting pass afterwards took
-twice as long as the plan in C that hands msgspec only floats, strings and times.
-Reading: a document that `dump` wrote is recognized by writing it again, so only what a
-snapshot is made of is decoded, a third of the whole. Whatever is not the same to the
-last byte is decoded whole, validated, and compared key by key.
+Writing: of 100 models with 200 latencies each, 260 kB, structs for msgspec, with the
+counts written in C beside them and an indenting pass afterwards, took 7.5 million
+instructions; the plan in C, which hands msgspec only floats, strings and times, takes
+5.2 million. Reading: a document that `dump` wrote is recognized by writing it again, so
+only what a snapshot is made of is decoded: a sixth of the time that it takes to decode
+and check every key. Whatever is not the same to the last byte is decoded whole,
+validated, and compared key by key.
 """
 
 from __future__ import annotations
