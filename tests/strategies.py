@@ -13,6 +13,7 @@ from ometrics.histogram import (
     GENAI_DURATION_BUCKETS,
     UINT64_MAX,
     LatencyHistogram,
+    TokenHistogram,
 )
 from ometrics.snapshot import (
     CALL_HISTOGRAMS,
@@ -52,9 +53,17 @@ def sample_snapshot() -> Snapshot:
         decode=LatencyHistogram.of([0.5, 0.61, 1.0, 1.45]),
         residual=LatencyHistogram.of([0.0, 0.001, 0.002, 0.003]),
         network=LatencyHistogram.of([0.004, 0.005, 0.007, 0.02]),
+        failed_latency=LatencyHistogram.of([0.4, 30.0]),
+        cancelled_latency=LatencyHistogram.of([0.25]),
         prompt_tokens=412,
+        prompt_tokens_known=4,
+        prompt_tokens_hist=TokenHistogram.of([100, 104, 104, 104]),
         cached_tokens=128,
+        cached_tokens_known=3,
         completion_tokens=256,
+        completion_tokens_known=4,
+        completion_tokens_hist=TokenHistogram.of([32, 64, 64, 96]),
+        connect=LatencyHistogram.of([0.0001, 0.0002, 0.0002, 0.0003]),
         decode_tokens=240,
         decode_ns=3_560_000_000,
         prefill_tokens=284,
@@ -69,6 +78,8 @@ def sample_snapshot() -> Snapshot:
         successful_reqs=2,
         latency=LatencyHistogram.of([0.031, 0.044]),
         prompt_tokens=20,
+        prompt_tokens_known=2,
+        prompt_tokens_hist=TokenHistogram.of([8, 12]),
     )
     qwen = PerformanceMetrics(
         model="qwen2.5:0.5b",
@@ -79,6 +90,7 @@ def sample_snapshot() -> Snapshot:
         errors={"TIMEOUT": 1, "STREAM_ERROR": 1},
         last_updated=now - timedelta(seconds=1),
         latency_hist=LatencyHistogram.of([0.031, 0.044, 0.61, 0.73, 1.2, 2.75]),
+        failed_latency_hist=LatencyHistogram.of([0.4, 30.0]),
         uptime_seconds=120.0,
         calls={"chat": chat, "embeddings": embeddings},
     )
@@ -180,6 +192,16 @@ def histograms(
 
 
 @st.composite
+def token_histograms(
+    draw: st.DrawFn, buckets: tuple[float, ...] = DEFAULT_BUCKETS
+) -> TokenHistogram:
+    """Any histogram of up to 20 numbers of tokens."""
+    return TokenHistogram.of(
+        draw(st.lists(st.integers(0, 2**28), max_size=20)), buckets
+    )
+
+
+@st.composite
 def call_metrics(
     draw: st.DrawFn,
     operation: str | None = None,
@@ -192,11 +214,13 @@ def call_metrics(
     )
     errors, in_flight = draw(CODES), draw(st.integers(0, 2**53))
     latency = draw(histograms(buckets))
+    tokens: dict[str, int | None] = {}
+    for name in ("prompt_tokens", "cached_tokens", "completion_tokens"):
+        tokens[name] = draw(st.none() | COUNTS)
+        known = st.just(0) if tokens[name] is None else st.integers(1, 2**53)
+        tokens[f"{name}_known"] = draw(known)
     return CallMetrics(
         operation=operation or draw(st.sampled_from(OPERATIONS)),
-        prompt_tokens=draw(st.none() | COUNTS),
-        cached_tokens=draw(st.none() | COUNTS),
-        completion_tokens=draw(st.none() | COUNTS),
         done_reasons=draw(CODES),
         successful_reqs=latency.count + draw(st.integers(0, 2**53)),
         failed_reqs=sum(errors.values()),
@@ -205,8 +229,11 @@ def call_metrics(
         in_flight=in_flight,
         oldest_in_flight_seconds=draw(SECONDS) if in_flight else None,
         **{name: draw(st.integers(0, 2**53)) for name in counts},
+        **tokens,
         **{
-            name: draw(histograms(buckets))
+            name: draw(token_histograms(buckets))
+            if name.endswith("tokens_hist")
+            else draw(histograms(buckets))
             for name in CALL_HISTOGRAMS
             if name != "latency"
         },
@@ -232,6 +259,7 @@ def performance_metrics(
         errors=errors,
         last_updated=draw(st.none() | TIMES),
         latency_hist=latencies,
+        failed_latency_hist=draw(histograms(buckets)),
         uptime_seconds=draw(SECONDS),
         calls={name: draw(call_metrics(name, buckets)) for name in operations},
     )

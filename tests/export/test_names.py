@@ -15,7 +15,12 @@ from hypothesis import given
 from strategies import START, sample_snapshot, snapshots
 
 from ometrics.export.names import METRICS, families, prometheus_label
-from ometrics.histogram import GENAI_DURATION_BUCKETS, LatencyHistogram
+from ometrics.histogram import (
+    GENAI_DURATION_BUCKETS,
+    GENAI_TOKEN_BUCKETS,
+    LatencyHistogram,
+    TokenHistogram,
+)
 from ometrics.snapshot import (
     CallMetrics,
     PerformanceMetrics,
@@ -88,7 +93,7 @@ def test_every_read_type_is_looked_at() -> None:
         if isinstance(hint, type) and issubclass(hint, msgspec.Struct)
     }
 
-    assert {TaskStatistics, LatencyHistogram} == inner
+    assert {TaskStatistics, LatencyHistogram, TokenHistogram} == inner
 
 
 def test_names_are_unique_and_well_formed() -> None:
@@ -129,7 +134,7 @@ def test_standard_translation(name: str, prometheus: str) -> None:
 
 
 def test_genai_metrics_have_the_bounds_and_attributes_of_the_conventions() -> None:
-    """Required attributes, and the conventions' bounds for every duration."""
+    """Required attributes, and the conventions' bounds for durations and tokens."""
     for family in families(sample_snapshot()):
         if family.metric.name.startswith("gen_ai."):
             keys = {key for labels, _ in family.samples for key, _ in labels}
@@ -138,7 +143,9 @@ def test_genai_metrics_have_the_bounds_and_attributes_of_the_conventions() -> No
                 "gen_ai.request.model",
             } <= keys
             if family.metric.kind == "histogram":
-                assert GENAI_DURATION_BUCKETS == family.metric.bounds
+                tokens = family.metric.unit == "{token}"
+                bounds = GENAI_TOKEN_BUCKETS if tokens else GENAI_DURATION_BUCKETS
+                assert bounds == family.metric.bounds
             else:
                 assert "gen_ai.token.modality" in keys
 
@@ -198,7 +205,7 @@ def test_any_snapshot_is_consistent(snapshot: Snapshot) -> None:
         for labels, value in family.samples:
             assert all(text.encode() is not None for _, text in labels)
             if metric.kind == "histogram":
-                assert isinstance(value, LatencyHistogram)
+                assert isinstance(value, LatencyHistogram | TokenHistogram)
             else:
                 assert isinstance(value, int | float)
             if metric.kind == "counter":

@@ -190,7 +190,9 @@ def test_any_snapshot_is_read_back_from_protobuf(snapshot: Snapshot) -> None:
 
 
 def check_histogram(
-    expected: LatencyHistogram, bounds: tuple[float, ...] | None, read: Any
+    expected: LatencyHistogram | TokenHistogram,
+    bounds: tuple[float, ...] | None,
+    read: Any,
 ) -> None:
     """Both views that were read are those of `expected`."""
     bounds = bounds or expected.bucket_bounds
@@ -201,10 +203,11 @@ def check_histogram(
 
     offset, counts, underflow, overflow = expected.exponential()
     native = {offset + 1 + i: count for i, count in enumerate(counts) if count}
+    exponent = 26 if isinstance(expected, TokenHistogram) else 12
     if overflow:
-        native[12 * 32 + 1] = overflow
+        native[exponent * 32 + 1] = overflow
     assert native == native_buckets(read)
-    assert (5, 2.0**-20, underflow) == (
+    assert (5, 2.0 ** (exponent - 32), underflow) == (
         read.schema,
         read.zero_threshold,
         read.zero_count,

@@ -296,9 +296,9 @@ def _reading(
 
 
 def _own_values(field: Field, labels: tuple[str, ...]) -> Any:
-    """The values of the labels; of one, itself. `None` for a label it has not."""
+    """The values of the labels, `None` for one that it has not; of one, itself."""
     values = tuple(field.labels.get(label) for label in labels)
-    return values if len(values) > 1 else values[0]
+    return values if len(values) > 1 or values[0] is None else values[0]
 
 
 def _instance(snapshot: Snapshot) -> Mapping[tuple[str, str], int]:
