@@ -64,12 +64,15 @@ import_datetime()
 cdef enum:
     HEADER = sizeof(om_record) - NAME_BYTES
     MAX_RECORDS = 64            # of one model: its own and those of its calls
+    MAX_EMPTY = 64              # sets of buckets whose empty histograms are kept
 
 cdef extern from "Python.h":
     PyObject **PySequence_Fast_ITEMS(list)
     object PyObject_Vectorcall(
         object callable, PyObject *const *args, size_t nargs, object keywords
     )
+
+cdef dict EMPTY = {}            # buckets -> histograms of nothing
 
 # Filled by load(), with the first read.
 cdef object UTC = None
@@ -199,9 +202,7 @@ cdef class Copy:
     """What was copied at one instant; owns its memory."""
     cdef om_copy c
     cdef list codes             # of the core; only ever grows
-    cdef tuple buckets
-    cdef object empty_latency   # shared by all histograms of nothing
-    cdef object empty_tokens
+    cdef tuple buckets          # of the collector; None where no record is read
 
     def __cinit__(self, Table table not None, tuple buckets):
         if SNAPSHOT_PLAN is None:
@@ -213,8 +214,6 @@ cdef class Copy:
             self.c.clocks_read = True
         self.codes = table.codes
         self.buckets = buckets
-        self.empty_latency = LatencyHistogram(bucket_bounds=buckets)
-        self.empty_tokens = TokenHistogram(bucket_bounds=buckets)
 
     def __dealloc__(self):
         free_copy(&self.c)
@@ -255,13 +254,14 @@ cdef class Copy:
         cdef Py_ssize_t size
         cdef int i
         cdef bint tokens
+        cdef tuple empty = empty_histograms(self.buckets)
         for i in range(plan.n_histograms):
             memcpy(&h, data + at[0], sizeof(h))
             at[0] += sizeof(h)
             size = h.n_cells * sizeof(uint64_t)
             tokens = plan.of_tokens[i]
             if size == 0:
-                values.append(self.empty_tokens if tokens else self.empty_latency)
+                values.append(empty[tokens])
                 continue
             cells = PyBytes_FromStringAndSize(data + at[0], size)
             at[0] += size
@@ -336,10 +336,9 @@ cdef class Copy:
         memset(&r, 0, HEADER)
         plan.add_counters(values, r.counters)
         values += [NO_ITEMS] * plan.n_codes
+        empty = empty_histograms(self.buckets)
         for i in range(plan.n_histograms):
-            values.append(
-                self.empty_tokens if plan.of_tokens[i] else self.empty_latency
-            )
+            values.append(empty[bool(plan.of_tokens[i])])
         return values
 
     cdef object calls_of(self, dict finished, dict running):
@@ -359,6 +358,19 @@ cdef class Copy:
             name = operation if provider == OLLAMA else f"{operation}@{provider}"
             result[name] = CALL_PLAN.make(values)
         return ReadOnlyDict(result)
+
+
+cdef tuple empty_histograms(tuple buckets):
+    """Of latencies and of tokens: all histograms of nothing are the same two."""
+    pair = EMPTY.get(buckets)
+    if pair is None:
+        if len(EMPTY) >= MAX_EMPTY:
+            EMPTY.clear()
+        pair = EMPTY[buckets] = (
+            LatencyHistogram(bucket_bounds=buckets),
+            TokenHistogram(bucket_bounds=buckets),
+        )
+    return pair
 
 
 cdef object time_of(int64_t ns):
@@ -549,13 +561,13 @@ def model_metrics(Table table not None, model, tuple buckets, /):
 
 def task_statistics(Table table not None, /):
     """How tasks went."""
-    cdef Copy copy = Copy(table, ())
+    cdef Copy copy = Copy(table, None)
     copy_totals(table.c, &copy.c)
     return tasks_of(&copy.c.totals)
 
 
 def resource_metrics(Table table not None, /):
     """What the process used when that was last reported; `None` before."""
-    cdef Copy copy = Copy(table, ())
+    cdef Copy copy = Copy(table, None)
     copy_totals(table.c, &copy.c)
     return resources_of(&copy.c.totals)
