@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ometrics import testing as testing
     from ometrics._calls import Call
     from ometrics._recorders import ModelRecorder, Timer
-    from ometrics.collector import Clock, MetricsCollector
+    from ometrics.clock import Clock
+    from ometrics.collector import MetricsCollector
     from ometrics.errors import (
         ErrorConnectionFailed,
         ErrorInvalidModel,
@@ -88,7 +89,8 @@ if not TYPE_CHECKING:
         {
             "_calls": ("Call",),
             "_recorders": ("ModelRecorder", "Timer"),
-            "collector": ("Clock", "MetricsCollector"),
+            "clock": ("Clock",),
+            "collector": ("MetricsCollector",),
             "errors": (
                 "ErrorConnectionFailed",
                 "ErrorInvalidModel",

@@ -41,6 +41,7 @@ cdef struct om_ring:
     om_event *events
     uint64_t mask           # its length, a power of two, less one
     uint64_t head           # events ever emitted
+    uint64_t first          # events before this one are another process's
     bint emitting
     om_reader *readers
     uint64_t lost           # by all readers, ever
@@ -111,8 +112,8 @@ cdef inline void locked_emit_alert(
         event.wall_ns = wall_ns
 
 cdef inline void locked_open_reader(om_ring *ring, om_reader *reader) noexcept nogil:
-    """Begin to read at what comes next."""
-    reader.cursor = ring.head
+    """Begin to read at what comes next, or an idle one at the first event."""
+    reader.cursor = ring.first if reader.idle else ring.head
     reader.previous = NULL
     reader.next = ring.readers
     if ring.readers != NULL:
@@ -176,6 +177,7 @@ cdef inline void locked_begin_in_child(om_ring *ring) noexcept nogil:
     """What was emitted, lost or not yet read before a fork is the parent's."""
     cdef om_reader *reader = ring.readers
     ring.lost = 0
+    ring.first = ring.head
     if reader != NULL:
         reader.previous = NULL
     while reader != NULL:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import pairwise
-from typing import Final
 
-from ometrics.durations import format_duration
+TYPE_CHECKING = False  # `typing` is slow to load
+if TYPE_CHECKING:
+    from typing import Final
 
 # More bounds of the user's would make every record larger than they are worth.
 MAX_BUCKETS: Final = 512
@@ -58,6 +59,8 @@ def check_buckets(buckets: tuple[float, ...]) -> None:
         raise ValueError(f"{len(buckets)} buckets are more than {MAX_BUCKETS}")
     for low, high in pairwise(buckets):
         if _nanoseconds(low) == _nanoseconds(high):
+            from ometrics.durations import format_duration
+
             raise ValueError(
                 f"bucket bounds {low!r} and {high!r} share the label"
                 f" {format_duration(_nanoseconds(low))!r}: labels are in whole"
@@ -72,6 +75,8 @@ def labels_of(buckets: tuple[float, ...]) -> tuple[str, ...]:
 
     The last bound only lends its name to the rest: `10s+` counts all above `5s`.
     """
+    from ometrics.durations import format_duration
+
     names = [format_duration(_nanoseconds(bound)) for bound in buckets]
     return (*names[:-1], names[-1] + "+")
 

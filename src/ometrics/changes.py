@@ -25,7 +25,7 @@ from ometrics.histogram import LatencyHistogram
 from ometrics.snapshot import PerformanceMetrics, Snapshot
 
 if TYPE_CHECKING:
-    from ometrics.collector import Clock
+    from ometrics.clock import Clock
     from ometrics.sources import Source
 
 # How far two clocks that are read one after the other may be apart, in seconds.

@@ -7,50 +7,44 @@ Recording is inherited unchanged from the compiled `Core`; here are the ways to 
 from __future__ import annotations
 
 import os
-import weakref
-from collections.abc import Callable, Collection, Iterable
-from datetime import timedelta
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ometrics import _channels, _reading
 from ometrics._calls import Call
 from ometrics._core import Core
+from ometrics._histogram import layout_of
 from ometrics._table import forks_of
+from ometrics.bounds import DEFAULT_BUCKETS
 from ometrics.errors import UnknownModelError
-from ometrics.events import EventChannel
-from ometrics.histogram import DEFAULT_BUCKETS, layout_of
-from ometrics.snapshot import (
-    PerformanceMetrics,
-    ResourceMetrics,
-    Snapshot,
-    TaskStatistics,
-)
-from ometrics.windows import Windows
 
+# Whoever only records does not load the read types, msgspec or typing.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+    from datetime import timedelta
+    from types import TracebackType
+    from typing import Any, Final
+
     from typing_extensions import Self
 
+    from ometrics.clock import Clock
+    from ometrics.events import EventChannel
     from ometrics.export.files import AnyPath
     from ometrics.resources import ResourceSampler
     from ometrics.rules import Alert, Objective, Rule
     from ometrics.rules.receivers import Receiver
     from ometrics.rules.watch import Watch
     from ometrics.serve import Endpoint
+    from ometrics.snapshot import (
+        PerformanceMetrics,
+        ResourceMetrics,
+        Snapshot,
+        TaskStatistics,
+    )
     from ometrics.store import Writer
+    from ometrics.windows import Windows
 
 
 _MOST_MODELS: Final = 100_000_000
-
-
-class Clock(Protocol):
-    """Where a collector reads the time; `ometrics.testing.FakeClock` is one."""
-
-    def time(self) -> float:
-        """Seconds since 1970."""
-
-    def monotonic(self) -> float:
-        """Seconds that never go back."""
 
 
 class MetricsCollector(Core):
@@ -81,13 +75,14 @@ class MetricsCollector(Core):
     """
 
     __slots__ = (
+        "_channel_capacity",
+        "_clock",
         "_closed",
         "_endpoints",
         "_identities",
-        "_metrics_channel",
+        "_made",
         "_sampler",
         "_watches",
-        "_windows",
         "_writer",
         "buckets",
     )
@@ -96,10 +91,11 @@ class MetricsCollector(Core):
     _closed: bool
     _endpoints: list[Endpoint]
     _identities: dict[int, str]
-    _metrics_channel: EventChannel
+    _channel_capacity: int
+    _clock: Clock | None
+    _made: dict[str, Any]
     _sampler: ResourceSampler | None
     _watches: list[Watch]
-    _windows: Windows
     _writer: Writer | None
 
     def __new__(
@@ -128,8 +124,9 @@ class MetricsCollector(Core):
         self._identities = {}
         self._sampler = None
         self._watches = []
-        self._windows = Windows(weakref.proxy(self), clock=clock)
-        self._metrics_channel = EventChannel(self, capacity=channel_capacity, idle=True)
+        self._channel_capacity = channel_capacity
+        self._clock = clock
+        self._made = {}
         self._writer = None
         if store is not None:
             from ometrics.store import Writer
@@ -213,7 +210,8 @@ class MetricsCollector(Core):
             MemoryError: There is no room for the copy; nothing was cleared.
         """
         cleared = self._snapshot(reset=True)
-        self._windows.cleared(cleared)
+        if "windows" in self._made:
+            self._windows.cleared(cleared)
         if self._writer is not None:
             self._writer.cleared(cleared)
         return cleared
@@ -236,6 +234,19 @@ class MetricsCollector(Core):
         if not self._closed:
             self._windows.start()
         return self._windows.window(length)
+
+    @property
+    def _windows(self) -> Windows:
+        """The windows, made when somebody first asks for one."""
+        import weakref
+
+        from ometrics.windows import Windows
+
+        # setdefault: of two threads that ask first, both see one
+        windows: Windows = self._made.setdefault(
+            "windows", Windows(weakref.proxy(self), clock=self._clock)
+        )
+        return windows
 
     def _snapshot(self, *, reset: bool) -> Snapshot:
         if self._sampler is not None:
@@ -322,11 +333,19 @@ class MetricsCollector(Core):
         It keeps the newest `channel_capacity` events. What it could not keep counts as
         lost only once somebody has read from it.
         """
-        return self._metrics_channel
+        channel: EventChannel | None = self._made.get("channel")
+        if channel is None:
+            from ometrics.events import EventChannel
+
+            channel = self._made.setdefault(
+                "channel",
+                EventChannel(self, capacity=self._channel_capacity, idle=True),
+            )
+        return channel
 
     def get_metrics_channel(self) -> EventChannel:
         """The channel that every collector has from the start."""
-        return self._metrics_channel
+        return self.metrics_channel
 
     def subscribe(
         self,
@@ -347,6 +366,8 @@ class MetricsCollector(Core):
             TypeError: A model's name is not a `str`.
             ValueError: `capacity` is below 1 or above 2^24, or a type is unknown.
         """
+        from ometrics.events import EventChannel
+
         return EventChannel(self, capacity=capacity, types=types, models=models)
 
     def sample_resources(self, interval: float = 5.0) -> None:
@@ -500,7 +521,8 @@ class MetricsCollector(Core):
         for watch in self._watches:
             watch.close()
         _channels.stop(self)
-        self._windows.close()
+        if "windows" in self._made:
+            self._windows.close()
         if self._writer is not None:
             self._writer.close()
         if self._sampler is not None:

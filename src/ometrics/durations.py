@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Final
+
+TYPE_CHECKING = False  # `typing` is slow to load
+if TYPE_CHECKING:
+    from typing import Final
 
 _MICROSECOND: Final = 1_000
 _MILLISECOND: Final = 1_000_000

@@ -19,7 +19,9 @@ To record such an exception by hand: `mc.record_error(model, classify(error))`.
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+TYPE_CHECKING = False  # `typing` is slow to load
+if TYPE_CHECKING:
+    from typing import ClassVar, Final
 
 STREAM_ERROR: Final = "STREAM_ERROR"  # an error line after HTTP 200
 TRUNCATED: Final = "TRUNCATED"  # an answer that ends without saying that it is done

@@ -35,7 +35,7 @@ from ometrics.snapshot import (
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ometrics.collector import Clock
+    from ometrics.clock import Clock
     from ometrics.sources import Source
 
 # The windows that tables, pages and rules show.

@@ -31,7 +31,7 @@ from ometrics.windows import Windows
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ometrics.collector import Clock
+    from ometrics.clock import Clock
     from ometrics.sources import Source
 
 logger = logging.getLogger("ometrics.alerts")

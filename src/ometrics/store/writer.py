@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from ometrics.collector import Clock
+    from ometrics.clock import Clock
     from ometrics.snapshot import Snapshot
     from ometrics.sources import Source
 
