@@ -96,6 +96,14 @@ class PostgresServer:
             else:
                 return
 
+    def require_password(self, user: str) -> None:
+        """Ask this user for a password from now on."""
+        path = Path(self._data, "pg_hba.conf")
+        rules = path.read_text(encoding="utf-8")
+        path.write_text(f"host all {user} all scram-sha-256\n{rules}", encoding="utf-8")
+        self.query("public", "SELECT pg_reload_conf()")
+        time.sleep(0.2)
+
     def kill(self) -> None:
         """End the server and all its sessions at once, as a crash does."""
         assert self._process is not None

@@ -13,57 +13,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
+from store_work import NAMES, work
 
 import ometrics.store
 from ometrics import MetricsCollector
-from ometrics.errors import ErrorTimeout
 from ometrics.fields import Counter, Counts, Histogram, fields_of
 from ometrics.snapshot import CallMetrics, PerformanceMetrics, Snapshot
 from ometrics.store import Retention, Store, Writer
 from ometrics.store.rows import Window, microseconds
 from ometrics.testing import FakeClock
-
-NAMES = [
-    "llama3.2",
-    'it\'s "quoted"',
-    "'; drop table model_windows; --",
-    "x" * 256,
-    "%s %(name)s ? :name $1 {}",
-    "模型\N{PILE OF POO}",
-    "\n\r\t\x1b[31m\\",
-    "",
-]
-
-
-def answer(model: str, milliseconds: int) -> dict[str, Any]:
-    """The last line of a stream of Ollama's."""
-    return {
-        "model": model,
-        "message": {"role": "assistant", "content": "secret-canary"},
-        "done": True,
-        "done_reason": "stop",
-        "total_duration": milliseconds * 1_000_000,
-        "load_duration": milliseconds * 10_000,
-        "prompt_eval_count": 26,
-        "prompt_eval_duration": milliseconds * 100_000,
-        "eval_count": 100,
-        "eval_duration": milliseconds * 800_000,
-    }
-
-
-def work(mc: MetricsCollector, rng: random.Random, names: list[str]) -> None:
-    """Some of everything."""
-    for name in names:
-        for _ in range(rng.randrange(4)):
-            mc.record_response(
-                answer(name or "empty", 1 + rng.randrange(5_000)),
-                latency=6 + rng.random(),
-            )
-            mc.record_latency(name, rng.lognormvariate(-1, 1))
-            mc.record_tokens(name, rng.randrange(1_000))
-        if not rng.randrange(3):
-            mc.record_error(name, rng.choice([ErrorTimeout(), ValueError("canary")]))
-    mc.record_task_completion(bool(rng.randrange(2)), rng.random() * 1e3)
 
 
 def counted(snapshot: Snapshot) -> dict[str, Any]:

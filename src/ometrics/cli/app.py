@@ -12,9 +12,11 @@ import ometrics
 from ometrics.cli.check import check_command
 from ometrics.cli.demo import demo
 from ometrics.cli.diff import diff
+from ometrics.cli.history import history
 from ometrics.cli.rules import rules
 from ometrics.cli.run import Program, run
 from ometrics.cli.show import show
+from ometrics.cli.store import store_command
 
 
 @click.group(
@@ -33,10 +35,11 @@ def ometrics_command() -> None:
       ometrics show new.json                 look at it again
       ometrics diff old.json new.json        compare two runs
       ometrics check new.json -e 'error_rate < 1%'
+      ometrics history metrics.db            what was counted when
     """
 
 
-for command in (demo, run, show, diff, check_command, rules):
+for command in (demo, run, show, diff, check_command, rules, history, store_command):
     ometrics_command.add_command(command)
 
 

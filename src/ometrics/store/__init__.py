@@ -22,7 +22,7 @@ except ImportError as error:
     if (error.name or "").partition(".")[0] != "sqlalchemy":
         raise
     raise ImportError(
-        "a store needs SQLAlchemy: pip install 'ometrics[store]'"
+        "a store needs SQLAlchemy: pip install 'ollama-metrics[store]'"
     ) from None
 
 __all__ = ["Retention", "Store", "StoreBusyError", "StoreError", "Writer", "open"]

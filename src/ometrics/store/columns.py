@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from ometrics import _cells
 from ometrics.fields import Counter, Counts, Extreme, Field, Histogram, fields_of
-from ometrics.histogram import LatencyHistogram, TokenHistogram, layout_of
+from ometrics.histogram import LatencyHistogram, TokenHistogram
 
 # What both databases hold in an integer.
 INT64_MAX: Final = 2**63 - 1
@@ -95,7 +95,12 @@ class _HistogramColumns:
     def read(
         self, row: Row, first: int, cells: bytes, bounds: tuple[float, ...]
     ) -> Any:
-        """The histogram."""
+        """
+        The histogram.
+
+        Raises:
+            DamagedRowError: Its cells contradict the layout or the columns.
+        """
         unit = self.unit
         low, high = row[self.min], row[self.max]
         fields = {
@@ -110,7 +115,11 @@ class _HistogramColumns:
             return self.cls(**fields)
         except ValueError:
             # An extreme on the edge of its cell may have been rounded across it.
-            return self.cls(**fields | {"min": None, "max": None})
+            fields |= {"min": None, "max": None}
+        try:
+            return self.cls(**fields)
+        except (TypeError, ValueError) as error:
+            raise DamagedRowError(f"{self.name}: {error}") from None
 
 
 class Columns:
@@ -196,33 +205,42 @@ class Columns:
         Raises:
             DamagedRowError: The blob cannot be read, or contradicts the columns.
         """
-        values: dict[str, Any] = {}
-        for name, column in (*self.counters, *self.extremes):
-            value = row[column]
-            if value is not None:
-                values[name] = value
-        for name, column in self.counts:
-            value = row[column]
-            if value is not None:
-                values[name] = _decode(value) if isinstance(value, str) else value
+        values = {
+            name: _plain(column, row[column])
+            for name, column in (*self.counters, *self.extremes)
+            if row[column] is not None
+        }
+        packed: list[tuple[int, int, bytes]] = []
         try:
-            packed = _cells.unpack(row[BLOB]) if self.histograms and row[BLOB] else []
-        except ValueError as error:
+            for name, column in self.counts:
+                counts = row[column]
+                if counts is not None:
+                    values[name] = (
+                        _decode(counts) if isinstance(counts, str) else counts
+                    )
+            if self.histograms and row[BLOB]:
+                packed = _cells.unpack(row[BLOB])
+        except (TypeError, ValueError) as error:
             raise DamagedRowError(str(error)) from None
         found = {tag: (first, cells) for tag, first, cells in packed}
-        limit = layout_of(bounds).n_cells
         for h in self.histograms:
-            if h.tag not in found:
+            if h.tag in found:
+                values[h.name] = h.read(row, *found[h.tag], bounds)
+            else:
                 values[h.name] = _empty(h.cls, bounds)
-                continue
-            first, cells = found[h.tag]
-            if first + len(cells) // 8 > limit or row[h.sum] is None:
-                raise DamagedRowError(f"{h.name} does not fit its columns")
-            try:
-                values[h.name] = h.read(row, first, cells, bounds)
-            except (TypeError, ValueError) as error:
-                raise DamagedRowError(f"{h.name}: {error}") from None
         return values
+
+
+def _plain(column: str, value: Any) -> Any:
+    """
+    A counter or extreme.
+
+    Raises:
+        DamagedRowError: It is no number, or below zero.
+    """
+    if not isinstance(value, int | float) or value < 0:
+        raise DamagedRowError(f"{column} is {value!r}")
+    return value
 
 
 def clean_text(text: str) -> str:

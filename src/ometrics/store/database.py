@@ -19,6 +19,7 @@ import ctypes
 import logging
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -82,18 +83,25 @@ class Database:
             path = _path_of(self.url)
             self.path = path
             self.place = str(path)
-            self._engine = create_engine(
-                "sqlite+pysqlite://", creator=self._open_file, poolclass=NullPool
-            )
             self.wal = wal_is_safe(sqlite3.sqlite_version_info)
             _check_file(path, create=create)
         else:
             self.place = self.url.render_as_string(hide_password=True)
-            self._engine = _postgresql(self.url)
-        event.listen(self._engine, "begin", _begin)
-        event.listen(self._engine, "connect", self._opened)
-        event.listen(self._engine, "close", self._closed)
+        self._timeout = threading.local()
+        self._engine = self._new_engine()
         _DATABASES.add(self)
+
+    def _new_engine(self) -> Engine:
+        if self.path is None:
+            engine = _postgresql(self.url)
+        else:
+            engine = create_engine(
+                "sqlite+pysqlite://", creator=self._open_file, poolclass=NullPool
+            )
+        event.listen(engine, "begin", _begin)
+        event.listen(engine, "connect", self._opened)
+        event.listen(engine, "close", self._closed)
+        return engine
 
     @property
     def dialect(self) -> str:
@@ -129,8 +137,12 @@ class Database:
             StoreError: It cannot be written. Unless it is a `StoreBusyError`, whether
                 it was committed may be unknown.
         """
-        with self._transaction({"ometrics_write": timeout}) as connection:
-            yield connection
+        self._timeout.seconds = timeout
+        try:
+            with self._transaction({"ometrics_write": True}) as connection:
+                yield connection
+        finally:
+            self._timeout.seconds = BUSY_TIMEOUT
 
     @contextlib.contextmanager
     def _transaction(self, options: dict[str, Any]) -> Iterator[Connection]:
@@ -163,7 +175,7 @@ class Database:
         connection = sqlite3.connect(
             f"file:{quote(str(self.path))}?mode=rw",
             uri=True,
-            timeout=BUSY_TIMEOUT,
+            timeout=getattr(self._timeout, "seconds", BUSY_TIMEOUT),
             isolation_level=None,
             check_same_thread=False,
         )
@@ -204,7 +216,7 @@ class Database:
         for raw in self._raw:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(raw))
         self._raw = set()
-        self._engine.dispose(close=False)
+        self._engine = self._new_engine()  # whose locks nobody holds
 
     # --- errors ---
 
@@ -212,10 +224,10 @@ class Database:
     def _errors_explained(self) -> Iterator[None]:
         try:
             yield
-        except exc.SQLAlchemyError as error:
+        except (exc.SQLAlchemyError, sqlite3.Error) as error:
             raise self._explained(error) from None
-        except sqlite3.Error as error:
-            raise self._explained(error) from None
+        except UnicodeDecodeError:  # of a name in a damaged file
+            raise self._explained(ValueError("malformed text")) from None
         except OSError as error:
             raise StoreError(f"{self.place}: {error.strerror or error}") from None
 
@@ -242,12 +254,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def _begin(connection: Connection) -> None:
-    timeout = connection.get_execution_options().get("ometrics_write")
     if connection.dialect.name == "sqlite":
-        if timeout is not None:
-            milliseconds = int(timeout * 1000)
-            connection.exec_driver_sql(f"PRAGMA busy_timeout = {milliseconds}")
-        connection.exec_driver_sql("BEGIN" if timeout is None else "BEGIN IMMEDIATE")
+        write = "ometrics_write" in connection.get_execution_options()
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
 def _url_of(where: str | os.PathLike[str]) -> URL:
@@ -256,7 +265,7 @@ def _url_of(where: str | os.PathLike[str]) -> URL:
         return URL.create("sqlite", database=text)
     try:
         url = make_url(text)
-    except exc.ArgumentError:
+    except (exc.ArgumentError, ValueError):
         raise StoreError(
             "the store's URL cannot be read; it looks like"
             " postgresql://user:password@host/database, special characters of the"
@@ -271,6 +280,18 @@ def _url_of(where: str | os.PathLike[str]) -> URL:
             " that a store knows; name a file, sqlite:///FILE or postgresql://..."
         )
     return url
+
+
+def place_of(where: str) -> str:
+    """
+    A store's place as it may be shown: without its password.
+
+    Raises:
+        StoreError: It is a URL that cannot be read.
+    """
+    if "://" not in where:
+        return where
+    return _url_of(where).render_as_string(hide_password=True)
 
 
 def _path_of(url: URL) -> Path:
@@ -378,7 +399,8 @@ def _postgresql(url: URL) -> Engine:
         import psycopg  # noqa: F401
     except ImportError:
         raise ImportError(
-            "a store in PostgreSQL needs psycopg: pip install 'ometrics[postgresql]'"
+            "a store in PostgreSQL needs psycopg:"
+            " pip install 'ollama-metrics[postgresql]'"
         ) from None
     query = {
         "connect_timeout": str(_CONNECT_TIMEOUT),

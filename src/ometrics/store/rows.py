@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections import Counter
@@ -23,7 +24,7 @@ from sqlalchemy import (
     select,
 )
 
-from ometrics.histogram import DEFAULT_BUCKETS
+from ometrics.histogram import DEFAULT_BUCKETS, layout_of
 from ometrics.snapshot import (
     CallMetrics,
     PerformanceMetrics,
@@ -58,8 +59,22 @@ def microseconds(time: datetime) -> int:
 
 
 def time_of(us: int) -> datetime:
-    """The reverse."""
-    return _EPOCH + us * _MICROSECOND
+    """
+    The reverse.
+
+    Raises:
+        ValueError: No calendar has it.
+    """
+    try:
+        return _EPOCH + us * _MICROSECOND
+    except (TypeError, OverflowError):
+        raise ValueError(f"{us!r} is no time") from None
+
+
+def _time_or_none(us: int) -> datetime | None:
+    with contextlib.suppress(ValueError):
+        return time_of(us)
+    return None
 
 
 class Window(NamedTuple):
@@ -201,6 +216,18 @@ def _bounds_text(counts: Snapshot) -> str | None:
     return None if bounds == DEFAULT_BUCKETS else json.dumps(bounds)
 
 
+def _bounds_of_text(text: str | None) -> tuple[float, ...] | None:
+    """The reverse; `None` of damaged text."""
+    if text is None:
+        return DEFAULT_BUCKETS
+    try:
+        bounds = tuple(map(float, json.loads(text)))
+        layout_of(bounds)
+    except (TypeError, ValueError):
+        return None
+    return bounds
+
+
 def bounds_of(counts: Snapshot) -> tuple[float, ...]:
     """The buckets of a snapshot's histograms; those of nothing are the default ones."""
     for model in counts.models.values():
@@ -262,14 +289,11 @@ class Reader:
         """
         query = select(*_WINDOW_COLUMNS).where(*where).order_by(MIDDLE, windows.c.id)
         rows = self._rows(query)
-        bounds: dict[int, tuple[float, ...]] = {}
-        ended: dict[int, datetime] = {}
+        bounds: dict[int, tuple[float, ...] | None] = {}
+        ended: dict[int, datetime | None] = {}
         for row in rows:
-            ended[row["id"]] = time_of(row["ended_us"])
-            text = row["bucket_bounds"]
-            bounds[row["id"]] = (
-                DEFAULT_BUCKETS if text is None else tuple(json.loads(text))
-            )
+            ended[row["id"]] = _time_or_none(row["ended_us"])
+            bounds[row["id"]] = _bounds_of_text(row["bucket_bounds"])
         members: dict[int, dict[str, PerformanceMetrics]] = {id_: {} for id_ in bounds}
         calls: dict[tuple[int, str], dict[str, CallMetrics]] = {}
         for row in self._of_windows(call_windows, _CALL_COLUMNS, where, names):
@@ -289,7 +313,13 @@ class Reader:
                     last_updated=ended[id_],
                     **values,
                 )
-        return [(row["id"], self._window(row, members[row["id"]])) for row in rows]
+        found = []
+        for row in rows:
+            try:
+                found.append((row["id"], self._window(row, members[row["id"]])))
+            except (TypeError, ValueError) as error:
+                self.damaged[f"window {row['id']}: {error}"] += 1
+        return found
 
     def _of_windows(
         self,
@@ -319,7 +349,7 @@ class Reader:
     ) -> dict[str, Any] | None:
         """A row's fields; `None`, counted, for a damaged row."""
         if bounds is None:
-            problem = "it belongs to no window"
+            problem = "its window is damaged"
         else:
             try:
                 return columns.read(row, bounds)

@@ -262,7 +262,7 @@ def _require_known(connection: Connection, inspector: Any, place: str) -> None:
     if newer:
         raise StoreError(
             f"{place} was written by a later version of ometrics; nothing was changed."
-            " Upgrade: pip install --upgrade ometrics"
+            " Upgrade: pip install --upgrade ollama-metrics"
         )
 
 

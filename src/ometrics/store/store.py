@@ -17,7 +17,7 @@ from ometrics.durations import parse_length
 from ometrics.snapshot import Snapshot
 from ometrics.store import rows, schema, thinning
 from ometrics.store.database import BUSY_TIMEOUT, Database
-from ometrics.store.rows import MIDDLE, Reader, Window, microseconds
+from ometrics.store.rows import MIDDLE, Reader, Window, microseconds, time_of
 from ometrics.store.schema import instances
 from ometrics.store.thinning import EVERYTHING, LEVELS, Retention, level_rows
 from ometrics.store.when import parse_time
@@ -172,6 +172,25 @@ class Store:
             return
         for _, group in groupby(found, key=lambda w: w.middle_us // step_us):
             yield rows.add(list(group)).counts
+
+    def starts(
+        self, start: str | datetime, end: str | datetime = "now"
+    ) -> list[datetime]:
+        """
+        When processes began to count, within a time, in order.
+
+        Raises:
+            StoreError: The database cannot be read.
+            ValueError: A time cannot be read.
+        """
+        begin, until = microseconds(parse_time(start)), microseconds(parse_time(end))
+        query = (
+            select(instances.c.started_us)
+            .where(instances.c.started_us.between(begin, until))
+            .order_by(instances.c.started_us)
+        )
+        with self.database.reading() as connection:
+            return [time_of(us) for us in connection.scalars(query)]
 
     def snapshot(self) -> Snapshot:
         """

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from ometrics.changes import Change, Changes
 from ometrics.durations import parse_length
 from ometrics.store import rows
-from ometrics.store.database import BUSY_TIMEOUT
+from ometrics.store.database import BUSY_TIMEOUT, place_of
 from ometrics.store.errors import StoreBusyError, StoreError
 from ometrics.store.rows import Window, microseconds
 from ometrics.store.store import Store
@@ -72,6 +72,7 @@ class Writer:
 
     Raises:
         ImportError: SQLAlchemy is not installed.
+        StoreError: `store` is a URL that cannot be read.
         ValueError: `interval` is no length.
 
     Thread-safety:
@@ -91,11 +92,12 @@ class Writer:
         self.error: StoreError | None = None
         if isinstance(store, Store):
             self._store: Store | None = store
-            self._where: str = store.database.place
+            self._where = self._place = store.database.place
         else:
             self._store = None
             path = os.fspath(store)
             self._where = path if "://" in path else os.path.abspath(path)  # noqa: PTH100
+            self._place = place_of(self._where)
         self._source = source
         self._clock: Clock = clock or time
         self._retention = retention
@@ -141,7 +143,7 @@ class Writer:
                 except StoreError:
                     pass  # said and kept in `error`
                 except Exception:  # noqa: BLE001 - a thread of ours ends no agent
-                    _LOG.exception("%s: not written", self._where)
+                    _LOG.exception("%s: not written", self._place)
         finally:
             ended.set()
 
@@ -168,7 +170,7 @@ class Writer:
                 self.error = error
                 raise
             if self.error is not None:
-                _LOG.warning("%s: written again, nothing was lost", self._where)
+                _LOG.warning("%s: written again, nothing was lost", self._place)
             self.error = None
             now = self._clock.monotonic()
             if self._store is not None and now - self._thinned >= _THINNING:
@@ -273,7 +275,7 @@ class Writer:
                 self._store.close()
 
     def __repr__(self) -> str:
-        return f"<Writer to {self._store or self._where}>"
+        return f"<Writer to {self._place}>"
 
 
 _WRITERS: Final[weakref.WeakSet[Writer]] = weakref.WeakSet()
@@ -284,14 +286,37 @@ def _close_all() -> None:
         writer.close()
 
 
-def _after_fork() -> None:
+# A fork waits until no transaction is under way, but not for a database that another
+# process holds: a child that inherits a library's lock would wait for it for ever.
+_FORK_PATIENCE: Final = 1.0
+_held: Final[list[Writer]] = []
+
+
+def _before_fork() -> None:
+    deadline = time.monotonic() + _FORK_PATIENCE
+    for writer in list(_WRITERS):
+        if writer._lock.acquire(timeout=max(deadline - time.monotonic(), 0.0)):  # noqa: SLF001
+            _held.append(writer)
+
+
+def _after_in_parent() -> None:
+    while _held:
+        _held.pop()._lock.release()  # noqa: SLF001
+
+
+def _after_in_child() -> None:
+    _held.clear()
     for writer in list(_WRITERS):
         if writer._running:  # noqa: SLF001
             writer.revive()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_in_parent,
+        after_in_child=_after_in_child,
+    )
 
 
 def _key(instance_id: str) -> str:
