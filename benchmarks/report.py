@@ -20,6 +20,7 @@ from pathlib import Path
 
 import readme
 from clients import clients
+from history import history
 from measures import MEASURES, Row
 from operations import (
     OPERATIONS,
@@ -144,7 +145,7 @@ def rows(peers: Peers, *, quick: bool = False) -> Iterator[Row]:
             row = _row(operation, bar, timings, peers)
             if row is not None:
                 yield row
-    for function in (*MEASURES, clients):
+    for function in (*MEASURES, clients, history):
         yield from function()
 
 

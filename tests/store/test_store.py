@@ -38,7 +38,7 @@ def counted(snapshot: Snapshot) -> dict[str, Any]:
                 elif isinstance(field, Histogram):
                     h = field.of(owner)
                     result[(*key, field.name)] = (
-                        *(h.first_cell, h.cells, h.sum_ns),
+                        *(h.first_cell, h.cells, getattr(h, "sum_ns", h.total)),
                         *(None if v is None else round(v, 9) for v in (h.min, h.max)),
                     )
     tasks = msgspec.structs.asdict(snapshot.task_statistics)
@@ -277,7 +277,7 @@ def test_wall_clock_steps_make_no_window_negative_or_overlapping(place: str) -> 
 @given(data=st.data())
 def test_columns_hold_every_declared_number(data: st.DataObject) -> None:
     """Any values of all declared counters and histograms survive a row."""
-    from ometrics.histogram import LatencyHistogram
+    from ometrics.histogram import LatencyHistogram, TokenHistogram
     from ometrics.store.schema import CALL, MODEL
 
     for columns, owner in (
@@ -294,14 +294,14 @@ def test_columns_hold_every_declared_number(data: st.DataObject) -> None:
                 counts = st.dictionaries(st.text(max_size=5), st.integers(1, 9))
                 drawn = data.draw(counts)
                 changes[field.name] = {k.replace("\0", ""): n for k, n in drawn.items()}
-            elif type(field) is Histogram and field.name not in (
-                *("prompt_tokens_hist",),
-            ):
-                values = data.draw(st.lists(st.floats(0, 5_000), max_size=20))
+            elif type(field) is Histogram:
                 if isinstance(field.of(owner), LatencyHistogram):
-                    changes[field.name] = LatencyHistogram.of(
-                        [round(v, 6) for v in values]
-                    )
+                    values = data.draw(st.lists(st.floats(0, 5_000), max_size=20))
+                    made = LatencyHistogram.of([round(v, 6) for v in values])
+                else:
+                    tokens = data.draw(st.lists(st.integers(0, 10**7), max_size=20))
+                    made = TokenHistogram.of(tokens)
+                changes[field.name] = made
         filled = msgspec.structs.replace(owner, **changes)
         row = columns.write(filled)
         if row is not None:

@@ -97,7 +97,7 @@ def test_a_late_window_is_counted(place: str) -> None:
         assert 25 == store.snapshot().total_requests
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     windows=st.lists(
         st.tuples(st.integers(0, 200_000), st.integers(1, 20_000)), max_size=12

@@ -105,17 +105,16 @@ class _HistogramColumns:
         low, high = row[self.min], row[self.max]
         fields = {
             "bucket_bounds": bounds,
-            "min": None if low is None else low / unit.per_extreme,
-            "max": None if high is None else high / unit.per_extreme,
             "first_cell": first,
             "cells": cells,
             unit.sum_field: row[self.sum],
         }
-        try:
-            return self.cls(**fields)
-        except ValueError:
-            # An extreme on the edge of its cell may have been rounded across it.
-            fields |= {"min": None, "max": None}
+        if low is not None and high is not None:
+            low, high = low / unit.per_extreme, high / unit.per_extreme
+            try:
+                return self.cls(min=low, max=high, **fields)
+            except ValueError:
+                pass  # one on the edge of its cell was rounded across it: unknown
         try:
             return self.cls(**fields)
         except (TypeError, ValueError) as error:
@@ -141,7 +140,10 @@ class Columns:
         self.histograms = [
             _HistogramColumns(f, hints[f.name]) for f in kept if type(f) is Histogram
         ]
+        self._numbers = (*self.counters, *self.extremes)
+        self._by_tag = {h.tag: h for h in self.histograms}
         self._blank: dict[str, Any] = dict.fromkeys(self._types())
+        self._empties: dict[tuple[float, ...], dict[str, Any]] = {}
 
     @property
     def names(self) -> list[str]:
@@ -205,30 +207,33 @@ class Columns:
         Raises:
             DamagedRowError: The blob cannot be read, or contradicts the columns.
         """
-        values = {
-            name: _plain(column, row[column])
-            for name, column in (*self.counters, *self.extremes)
-            if row[column] is not None
-        }
-        packed: list[tuple[int, int, bytes]] = []
-        try:
-            for name, column in self.counts:
-                counts = row[column]
-                if counts is not None:
-                    values[name] = (
-                        _decode(counts) if isinstance(counts, str) else counts
-                    )
-            if self.histograms and row[BLOB]:
+        values = self._empty(bounds).copy()
+        for name, column in self._numbers:
+            value = row[column]
+            if value is not None:
+                values[name] = _plain(column, value)
+        for name, column in self.counts:
+            counts = row[column]
+            if counts is not None:
+                values[name] = _counts(column, counts)
+        if self.histograms and row[BLOB]:
+            try:
                 packed = _cells.unpack(row[BLOB])
-        except (TypeError, ValueError) as error:
-            raise DamagedRowError(str(error)) from None
-        found = {tag: (first, cells) for tag, first, cells in packed}
-        for h in self.histograms:
-            if h.tag in found:
-                values[h.name] = h.read(row, *found[h.tag], bounds)
-            else:
-                values[h.name] = _empty(h.cls, bounds)
+            except (TypeError, ValueError) as error:
+                raise DamagedRowError(str(error)) from None
+            for tag, first, cells in packed:
+                h = self._by_tag.get(tag)
+                if h is not None:
+                    values[h.name] = h.read(row, first, cells, bounds)
         return values
+
+    def _empty(self, bounds: tuple[float, ...]) -> dict[str, Any]:
+        """All histograms, empty; they are immutable, so one of each is enough."""
+        if bounds not in self._empties:
+            self._empties[bounds] = {
+                h.name: h.cls(bucket_bounds=bounds) for h in self.histograms
+            }
+        return self._empties[bounds]
 
 
 def _plain(column: str, value: Any) -> Any:
@@ -238,9 +243,22 @@ def _plain(column: str, value: Any) -> Any:
     Raises:
         DamagedRowError: It is no number, or below zero.
     """
-    if not isinstance(value, int | float) or value < 0:
-        raise DamagedRowError(f"{column} is {value!r}")
-    return value
+    if isinstance(value, (int, float)) and value >= 0:
+        return value
+    raise DamagedRowError(f"{column} is {value!r}")
+
+
+def _counts(column: str, value: Any) -> dict[str, int]:
+    """
+    Counts by name.
+
+    Raises:
+        DamagedRowError: They are no JSON of such.
+    """
+    try:
+        return _decode(value) if isinstance(value, str) else dict(value)
+    except (TypeError, ValueError) as error:
+        raise DamagedRowError(f"{column}: {error}") from None
 
 
 def clean_text(text: str) -> str:
@@ -254,14 +272,3 @@ def _clipped(value: int) -> int:
 
 def _whole(value: float) -> int:
     return min(round(value), INT64_MAX)
-
-
-_EMPTY: Final[dict[tuple[type, tuple[float, ...]], Any]] = {}
-
-
-def _empty(cls: Any, bounds: tuple[float, ...]) -> Any:
-    """An empty histogram; they are immutable, so one is enough."""
-    key = cls, bounds
-    if key not in _EMPTY:
-        _EMPTY[key] = cls(bucket_bounds=bounds)
-    return _EMPTY[key]

