@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -46,21 +47,22 @@ while True:
 """
 
 
-def start(program: str, *arguments: str) -> subprocess.Popen[str]:
+def start(
+    program: str, *arguments: str, stdout: IO[str] | int = subprocess.PIPE
+) -> subprocess.Popen[str]:
     """A process whose output can be read."""
     return subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def end(process: subprocess.Popen[str]) -> str:
-    """Kill a process; what it had written."""
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill a process."""
     process.send_signal(signal.SIGKILL)
-    output, _ = process.communicate()
-    return output
+    process.communicate()
 
 
 def filled(path: Path, windows: int = 3) -> int:
@@ -158,15 +160,26 @@ def test_killed_writers_leave_exact_sums(
     """Several processes write one file, one is killed each second: nothing is torn."""
     path = tmp_path / "m.db"
     Store(path).close()
-    running = [start(WRITE, str(path)) for _ in range(processes)]
-    output = "".join(process.stdout.readline() for process in running)
+    acks: list[Path] = []
+
+    def write() -> subprocess.Popen[str]:
+        acks.append(tmp_path / f"acks{len(acks)}")
+        with acks[-1].open("w") as file:
+            return start(WRITE, str(path), stdout=file)
+
+    running = [write() for _ in range(processes)]
+    deadline = time.monotonic() + 60
+    while not all(ack.stat().st_size for ack in acks):
+        assert time.monotonic() < deadline, "no process writes"
+        time.sleep(0.05)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         time.sleep(1.0)
-        output += end(running.pop(0))
-        running.append(start(WRITE, str(path)))
+        end(running.pop(0))
+        running.append(write())
     for process in running:
-        output += end(process)
+        end(process)
+    output = "".join(ack.read_text(encoding="utf-8") for ack in acks)
     acknowledged: dict[str, int] = {}
     for line in output.splitlines():
         parts = line.split()
