@@ -128,8 +128,9 @@ def answer_with_a_tool(request: Any) -> Iterator[Any]:
 def serve(scenario: str, framework: Framework) -> ScriptedOllama:
     """A server for a scenario."""
     server = ScriptedOllama(answer=framework.answer, models=["llama3.2"])
-    if scenario == "unknown":
-        server.script("/api/show", [Status(404, {"error": "not found"})])
+    status = 404 if scenario == "unknown" else 200
+    about = {"model_info": {"general.architecture": "llama"}, "capabilities": []}
+    server.script("/api/show", [Status(status, about)])
     if scenario == "tool":
         for path in ("/api/chat", "/v1/chat/completions"):
             server.script(path, answer_with_a_tool)

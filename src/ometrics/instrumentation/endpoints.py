@@ -133,11 +133,11 @@ def asked_by(body: object) -> Asked:
     Returns:
         What it asks for; nothing is known of a body in any other form.
     """
-    if isinstance(body, Mapping):
-        return _asked(body.get("model"), body.get("stream"))
     if isinstance(body, str):
         body = body.encode("utf-8", "replace")
     if not isinstance(body, (bytes, bytearray, memoryview)):
+        if isinstance(body, Mapping):
+            return _asked(body.get("model"), body.get("stream"))
         return Asked(None, None)
     if len(body) > _MAX_DECODED:
         return _asked_at_the_ends(body)

@@ -155,6 +155,11 @@ class TrackedCall:
     def _end(self, outcome: OutcomeName, code: str | None, usage: Usage) -> None:
         self._finish(lambda call: call.end(outcome, code, *usage))
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has begun and not ended."""
+        return bool(self._calls)
+
     def _finish(self, end: Callable[[Call], object]) -> None:
         calls, self._calls = self._calls, []
         for collector, call in calls:
@@ -253,6 +258,8 @@ class Exchange:
 
     def finished(self) -> None:
         """The body has come to its end."""
+        if not self._call.is_open:
+            return
         reader = self._reader
         try:
             if reader is None:  # ours failed, or it is over already
@@ -277,8 +284,9 @@ class Exchange:
             error: What made its reader let it go, if that is known to be the answer's
                 fault.
         """
-        reader = self._reader
-        self._reader = None
+        if not self._call.is_open:
+            return
+        reader, self._reader = self._reader, None
         if reader is None:
             self._call.cancelled()
         elif reader.status >= FIRST_ERROR:

@@ -46,6 +46,8 @@ def patches(module: Any, exchange_for: ExchangeFor) -> list[MethodPatch]:
 
         return request
 
+    if not issubclass(module.HTTPConnection, http.client.HTTPConnection):
+        return []  # another package by the name of urllib3, which sends by itself
     return [MethodPatch(module.HTTPConnection, "request", wrap)]
 
 

@@ -123,12 +123,14 @@ class _Transport:
         )
 
     def _answered(self, response: Any, exchange: Exchange) -> Any:
-        get = response.headers.get
-        exchange.answered(
-            response.status_code,
-            get("content-type", ""),
-            get("content-encoding", ""),
-        )
+        kind = encoding = ""
+        for name, value in response.headers.raw:  # `get` goes through all, each time
+            lowered = name.lower()
+            if lowered == b"content-type":
+                kind = value.decode("latin-1")
+            elif lowered == b"content-encoding":
+                encoding = value.decode("latin-1")
+        exchange.answered(response.status_code, kind, encoding)
         response.stream = self._body(response.stream, exchange)
         return response
 

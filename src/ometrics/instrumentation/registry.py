@@ -36,6 +36,10 @@ CLIENTS: Final = {
     "aiohttp": "ometrics.instrumentation.on_aiohttp",
     "http.client": "ometrics.instrumentation.on_http_client",
     "urllib3.connection": "ometrics.instrumentation.on_http_client",
+    "dspy._vendor.lm15.transports._sync": "ometrics.instrumentation.on_lm15",
+    "dspy._vendor.lm15.transports._async": "ometrics.instrumentation.on_lm15",
+    "lm15.transports._sync": "ometrics.instrumentation.on_lm15",
+    "lm15.transports._async": "ometrics.instrumentation.on_lm15",
 }
 
 Collectors = tuple[MetricsCollector, ...]
@@ -193,12 +197,13 @@ class Registry:
             return None
 
     def _exchange_for(self, request: Request) -> Exchange | None:
-        headers = request.headers
-        by_openai = "x-stainless-lang" in headers
-        endpoint = endpoint_of(request.method, request.path, by_openai_client=by_openai)
+        host, port, headers = request.host, request.port, request.headers
+        # To look at headers takes longer than all the rest, so only where it matters.
+        endpoint = endpoint_of(request.method, request.path)
+        if endpoint is None and "x-stainless-lang" in headers:
+            endpoint = endpoint_of(request.method, request.path, by_openai_client=True)
         if endpoint is None:
             return None
-        is_official = by_openai or headers.get("user-agent", "").startswith("ollama-")
         collectors = request.collectors
         if request.transport is not None and self._by_transport:
             for one in self._by_transport.get(request.transport, ()):
@@ -206,7 +211,7 @@ class Registry:
                     collectors = _once(collectors, one.collector)
         for one in self._everywhere:
             if one.interface == endpoint.interface and (
-                is_official or is_local_ollama(request.host, request.port, one.hosts)
+                is_local_ollama(host, port, one.hosts) or _is_official(headers)
             ):
                 collectors = _once(collectors, one.collector)
         if not collectors:
@@ -214,8 +219,15 @@ class Registry:
         model = asked_by(request.body).model
         if model is None:
             return None
-        provider = provider_of(endpoint.interface, request.host, request.port)
+        provider = provider_of(endpoint.interface, host, port)
         return Exchange(collectors, model, endpoint, provider)
+
+
+def _is_official(headers: Mapping[str, str]) -> bool:
+    """Whether the packages `openai` or `ollama` made a request."""
+    if "x-stainless-lang" in headers:
+        return True
+    return str(headers.get("user-agent", "")).startswith("ollama-")
 
 
 def _once(collectors: Collectors, one: MetricsCollector) -> Collectors:
