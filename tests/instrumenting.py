@@ -113,18 +113,19 @@ def _member(holder: Any, path: str) -> Any:
 def call_metrics(
     collector: MetricsCollector, operation: str = "chat", model: str = MODEL
 ) -> CallMetrics:
-    """What was counted of one model's operation."""
-    return collector.snapshot().models[model].calls[operation]
+    """What was counted of one model's operation, with whatever provider."""
+    calls = collector.snapshot().models[model].calls
+    return next(call for call in calls.values() if call.operation == operation)
 
 
 def outcomes(
     collector: MetricsCollector, operation: str = "chat", model: str = MODEL
 ) -> tuple[int, int, int, int]:
     """Successes, failures, cancellations, and what is still in flight."""
-    metrics = collector.snapshot().models.get(model)
-    if metrics is None or operation not in metrics.calls:
+    try:
+        call = call_metrics(collector, operation, model)
+    except (KeyError, StopIteration):
         return 0, 0, 0, 0
-    call = metrics.calls[operation]
     return (
         call.successful_reqs,
         call.failed_reqs,

@@ -77,6 +77,11 @@ TABLE = {
     "pydantic_ai": Framework(("pydantic-ai-slim[openai]",), ALL),
     "openai_agents": Framework(("openai-agents",), (*ALL, "left")),
     "llama_index": Framework(("llama-index-llms-ollama",), ("streamed", "async")),
+    "haystack": Framework(("ollama-haystack",), ("streamed", "async")),
+    "agno": Framework(("agno", "ollama", "openai"), ("streamed", "async")),
+    "strands": Framework(("strands-agents[ollama]",), ("async",)),
+    "autogen": Framework(("autogen-ext[ollama]",), ("streamed",)),
+    "crewai": Framework(("crewai",), ("streamed",)),
 }
 # Enough to see at every change that nothing is broken.
 QUICK = ("litellm", "langchain", "instructor")

@@ -64,14 +64,14 @@ def test_a_stream(exchange: Exchange, collector: MetricsCollector) -> None:
     assert [(0, 0, 0, 1), SUCCEEDED, SUCCEEDED] == [running, ended, outcomes(collector)]
     assert (16, 8) == (call.prompt_tokens, call.completion_tokens)
     assert 1 == call.time_to_first_chunk.count
-    assert exchange.connect_ns is not None
+    assert exchange._call.connect_ns is not None
 
 
 def test_several_collectors_and_one_that_fails() -> None:
     """Each counts for itself."""
 
     class Broken(MetricsCollector):
-        def start_call(self, model: str, operation: str = "chat") -> Any:
+        def start_call(self, *_: Any) -> Any:
             raise OSError
 
     broken, first, second = Broken(), MetricsCollector(), MetricsCollector()
@@ -196,16 +196,16 @@ def test_dropped_without_an_end(collector: MetricsCollector) -> None:
 def test_time_to_a_connection() -> None:
     """The time before there is a connection, known once."""
     exchange = Exchange((MetricsCollector(),), MODEL, endpoint())
-    before = exchange.connect_ns
+    before = exchange._call.connect_ns
     exchange.begin()
     exchange.connected()
-    first = exchange.connect_ns
+    first = exchange._call.connect_ns
     exchange.connected()
 
     assert before is None
     assert first is not None
     assert first >= 0
-    assert first == exchange.connect_ns
+    assert first == exchange._call.connect_ns
 
 
 def test_durations_are_the_collectors_clock() -> None:

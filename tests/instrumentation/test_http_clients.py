@@ -247,6 +247,8 @@ def test_answers(
     assert (32, 8) == (call.prompt_tokens, call.completion_tokens)
     assert [1, 3] == [call.time_to_first_chunk.count, call.time_per_output_chunk.count]
     assert {"stop": 2} == call.done_reasons
+    assert 2 == call.connect.count
+    assert "ollama" == call.provider
 
 
 @post_by_all
@@ -262,6 +264,7 @@ def test_openai_interface(
 
     assert (2, 0, 0, 0) == outcomes(collector)
     assert (16, 1) == (call.prompt_tokens, call.time_to_first_chunk.count)
+    assert "openai" == call.provider
 
 
 @post_by_all

@@ -56,8 +56,8 @@ _OPENAI_ENDPOINTS: Final = {
     "responses": _ENDPOINTS["v1/responses"],
 }
 # How they end: what to look at first, as most requests of a program end otherwise.
-_ENDINGS: Final = frozenset(path[-4:] for path in _ENDPOINTS)
-_POST: Final = frozenset({"POST", "post"})
+CALL_ENDINGS: Final = frozenset(path[-4:] for path in _ENDPOINTS)
+POST: Final = frozenset({"POST", "post"})
 
 # Above this size a request is not decoded; the fields are looked for at both its ends.
 _MAX_DECODED: Final = 4 << 20
@@ -69,11 +69,11 @@ _STREAM: Final = re.compile(rb'[{,]\s*"stream"\s*:\s*(true|false)')
 
 def may_be_call(method: str, path: str) -> bool:
     """Whether a request may be a call to a model: quick, for every request there is."""
-    if method not in _POST:
+    if method not in POST:
         return False
     if "?" in path:
         path = path.partition("?")[0]
-    return path[-4:] in _ENDINGS
+    return path[-4:] in CALL_ENDINGS
 
 
 def endpoint_of(

@@ -70,11 +70,23 @@ class TrackedCall:
         endpoint: What kind of call it is.
         provider: Who serves the model, in the GenAI conventions' words.
 
+    Attributes:
+        connect_ns: How long the client waited for a connection; `None` if not known.
+        is_open: Whether it has begun and not ended.
+
     Thread-safety:
         One thread at a time.
     """
 
-    __slots__ = ("_calls", "_collectors", "_endpoint", "_model", "provider")
+    __slots__ = (
+        "_calls",
+        "_collectors",
+        "_endpoint",
+        "_model",
+        "_provider",
+        "connect_ns",
+        "is_open",
+    )
 
     def __init__(
         self,
@@ -86,7 +98,9 @@ class TrackedCall:
         self._collectors = collectors
         self._model = canonical(model)
         self._endpoint = endpoint
-        self.provider = provider
+        self._provider = provider
+        self.connect_ns: int | None = None
+        self.is_open = False
         self._calls: list[tuple[MetricsCollector, Call]] = []
 
     def start(self) -> None:
@@ -94,8 +108,9 @@ class TrackedCall:
         operation = self._endpoint.operation
         for collector in self._collectors:
             try:
-                call = collector.start_call(self._model, operation)
+                call = collector.start_call(self._model, operation, self._provider)
                 self._calls.append((collector, call))
+                self.is_open = True
             except Exception as error:  # noqa: BLE001 - the caller's call comes first
                 report((collector,), error)
 
@@ -153,15 +168,13 @@ class TrackedCall:
         self._finish(lambda call: call.discard())
 
     def _end(self, outcome: OutcomeName, code: str | None, usage: Usage) -> None:
-        self._finish(lambda call: call.end(outcome, code, *usage))
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it has begun and not ended."""
-        return bool(self._calls)
+        self._finish(
+            lambda call: call.end(outcome, code, *usage, connect=self.connect_ns)
+        )
 
     def _finish(self, end: Callable[[Call], object]) -> None:
         calls, self._calls = self._calls, []
+        self.is_open = False
         for collector, call in calls:
             try:
                 end(call)
@@ -193,7 +206,6 @@ class Exchange:
         "_collectors",
         "_endpoint",
         "_reader",
-        "connect_ns",
     )
 
     def __init__(
@@ -208,7 +220,6 @@ class Exchange:
         self._endpoint = endpoint
         self._reader: AnswerReader | None = None
         self._begun_ns = 0
-        self.connect_ns: int | None = None
 
     def begin(self) -> None:
         """The request is made now."""
@@ -222,8 +233,8 @@ class Exchange:
         Until here it waited for its own pool of connections, a name's address, the
         connection and TLS. Called again (a redirect), the first time counts.
         """
-        if self.connect_ns is None:
-            self.connect_ns = time.monotonic_ns() - self._begun_ns
+        if self._call.connect_ns is None:
+            self._call.connect_ns = time.monotonic_ns() - self._begun_ns
 
     def answered(
         self, status: int, content_type: str = "", content_encoding: str = ""

@@ -16,7 +16,7 @@ from typing import Any, Final
 import aiohttp
 from aiohttp.streams import AsyncStreamIterator, ChunkTupleAsyncStreamIterator
 
-from ometrics.instrumentation.endpoints import may_be_call
+from ometrics.instrumentation.endpoints import CALL_ENDINGS, POST, may_be_call
 from ometrics.instrumentation.exchange import Exchange
 from ometrics.instrumentation.patching import IsActive, MethodPatch
 from ometrics.instrumentation.registry import Request
@@ -37,13 +37,22 @@ def patches(_: ModuleType, exchange_for: ExchangeFor) -> list[MethodPatch]:
         @functools.wraps(original)
         def _request(self: Any, method: str, str_or_url: Any, **kwargs: Any) -> Any:
             made = original(self, method, str_or_url, **kwargs)
-            path = str_or_url if isinstance(str_or_url, str) else str_or_url.path
-            if not may_be_call(method, path) or not is_active():
+            if method not in POST:
                 return made
-            exchange = exchange_for(lambda: _read(self, method, str_or_url, kwargs))
-            return made if exchange is None else _measured(self, made, exchange)
+            path = str_or_url if isinstance(str_or_url, str) else str_or_url.path
+            # Asked of every request, so the quickest way there is.
+            is_other = path[-4:] not in CALL_ENDINGS and not (
+                "?" in path and may_be_call(method, path)
+            )
+            if is_other or not is_active():
+                return made
+            return begun(made, self, method, str_or_url, kwargs)
 
         return _request
+
+    def begun(made: Any, session: Any, method: str, url: Any, kwargs: Any) -> Any:
+        exchange = exchange_for(lambda: _read(session, method, url, kwargs))
+        return made if exchange is None else _measured(session, made, exchange)
 
     return [
         MethodPatch(aiohttp.ClientSession, "_request", wrap),

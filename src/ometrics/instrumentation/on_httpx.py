@@ -15,7 +15,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final
 
-from ometrics.instrumentation.endpoints import may_be_call
+from ometrics.instrumentation.endpoints import CALL_ENDINGS
 from ometrics.instrumentation.exchange import Exchange
 from ometrics.instrumentation.patching import IsActive, MethodPatch
 from ometrics.instrumentation.registry import Request
@@ -58,9 +58,7 @@ class _Transport:
 
         @functools.wraps(original)
         def handle_request(self: Any, request: Any) -> Any:
-            if request.method != "POST":
-                return original(self, request)
-            if not may_be_call("POST", _path_of(request)) or not is_active():
+            if _is_other(request) or not is_active():
                 return original(self, request)
             stream = request.stream
             exchange = begin(self, request)
@@ -83,9 +81,7 @@ class _Transport:
 
         @functools.wraps(original)
         async def handle_async_request(self: Any, request: Any) -> Any:
-            if request.method != "POST":
-                return await original(self, request)
-            if not may_be_call("POST", _path_of(request)) or not is_active():
+            if _is_other(request) or not is_active():
                 return await original(self, request)
             stream = request.stream
             exchange = begin(self, request)
@@ -135,13 +131,15 @@ class _Transport:
         return response
 
 
-def _path_of(request: Any) -> str:
-    """The path as it stands: of every request, and `url.path` unquotes it each time."""
+def _is_other(request: Any) -> bool:
+    """Whether it is surely no call: asked of each, so the quickest way there is."""
+    if request.method != "POST":
+        return True
     try:
-        path: str = request.url._uri_reference.path  # noqa: SLF001
+        path = request.url._uri_reference.path  # noqa: SLF001 - `path` unquotes it
     except AttributeError:
         path = request.url.path
-    return path
+    return path[-4:] not in CALL_ENDINGS
 
 
 class _SentBody:

@@ -93,9 +93,9 @@ def faulty(monkeypatch: pytest.MonkeyPatch, countdown: Countdown) -> MetricsColl
     """Make each of our steps take part in the countdown; return the collector."""
 
     class Faulty(MetricsCollector):
-        def start_call(self, model: str, operation: str = "chat") -> Any:
+        def start_call(self, *about: str) -> Any:
             countdown.step()
-            return FaultyCall(super().start_call(model, operation), countdown)
+            return FaultyCall(super().start_call(*about), countdown)
 
     def failing(inner: Any) -> Any:
         def step(*args: Any, **kwargs: Any) -> Any:

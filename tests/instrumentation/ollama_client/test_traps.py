@@ -338,7 +338,7 @@ def test_trap_13_load_duration_is_not_only_load(
     parts = [call.load, call.prefill, call.decode, call.residual]
 
     assert [7 * MS, 3 * MS, 11 * MS, 4 * MS] == [part.sum_ns for part in parts]
-    assert call.latency.sum_ns == 25 * MS + call.network.sum_ns
+    assert call.latency.sum_ns == 25 * MS + call.connect.sum_ns + call.network.sum_ns
 
 
 def test_trap_14_buckets_past_ten_seconds(server: ScriptedOllama, ask: Driver) -> None:
