@@ -280,7 +280,7 @@ class AnswerReader:
 
     Args:
         dialect: Of its endpoint.
-        observe: Told of each chunk with output, as it arrives: `True` for output of
+        observe: Called for each chunk with output, as it arrives: `True` for output of
             the answer, `False` for thinking. Not called for an answer in one piece.
         status: Of the HTTP answer.
         content_type: The header.

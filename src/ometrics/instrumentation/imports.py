@@ -85,7 +85,7 @@ class ImportWatch(MetaPathFinder):
 
         try:
             loader.exec_module = exec_module
-        except AttributeError:  # one that shares its loader with others stays unseen
+        except AttributeError:  # one that shares its loader with others is not seen
             return
 
     def _has_run(self, module: ModuleType) -> None:

@@ -28,10 +28,12 @@ COLLECTORS: Final = "ometrics.collectors"
 
 def patches(module: ModuleType, exchange_for: ExchangeFor) -> list[MethodPatch]:
     """The patches of `httpx` or `httpx2`."""
-    seam = _Transport(module, exchange_for)
+    transport = _Transport(module, exchange_for)
     return [
-        MethodPatch(seam.module.HTTPTransport, "handle_request", seam.wrap),
-        MethodPatch(seam.module.AsyncHTTPTransport, "handle_async_request", seam.awrap),
+        MethodPatch(transport.module.HTTPTransport, "handle_request", transport.wrap),
+        MethodPatch(
+            transport.module.AsyncHTTPTransport, "handle_async_request", transport.awrap
+        ),
     ]
 
 
