@@ -36,7 +36,7 @@ test: $(BUILT) $(VENV)/.group-test ## Run the tests
 	$(PY) -m pytest $(ARGS)
 
 faults: $(BUILT) $(VENV)/.group-test ## Run the long fault loops (forks, exits, leaks)
-	OMETRICS_FAULT_FACTOR=50 $(PY) -m pytest tests/faults -m "slow or not slow" $(ARGS)
+	OMETRICS_FAULT_FACTOR=50 $(PY) -m pytest tests/faults tests/project -m "slow or not slow" $(ARGS)
 
 frameworks: $(BUILT) $(VENV)/.group-frameworks ## Run agents of other people's frameworks, measured and not
 	$(PY) -m pytest tests/frameworks -m frameworks $(ARGS)

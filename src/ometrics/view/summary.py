@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from typing import Final
 
 from ometrics.durations import format_duration
+from ometrics.fields import fields_of
 from ometrics.histogram import LatencyHistogram
 from ometrics.snapshot import CallMetrics, PerformanceMetrics, Snapshot, percentage
 from ometrics.view.escape import harmless
@@ -94,11 +95,34 @@ def model_summary(metrics: PerformanceMetrics) -> str:
         lines.append(f"Cancelled Requests: {metrics.cancelled_reqs}")
     if metrics.latency_unknown:
         lines.append(f"Latency Unknown: {metrics.latency_unknown}")
+    lines += _other_fields(metrics)
     if metrics.errors:
         lines += ("Errors:", *_counts(metrics.errors))
     for call in metrics.calls.values():
         lines += ("", *_call_lines(call))
     return "\n".join(lines) + "\n"
+
+
+# Fields that have lines of their own above.
+_WITH_LINES: Final = frozenset(
+    {"successful_reqs", "failed_reqs", "cancelled_reqs", "latency_unknown"}
+    | {"tokens_processed", "latency_hist"}
+)
+
+
+def _other_fields(metrics: PerformanceMetrics) -> Iterator[str]:
+    """Every other declared number that has something to say, in its own words."""
+    for field in fields_of(type(metrics)):
+        value = field.of(metrics)
+        what = field.help.rstrip(".")
+        if field.name in _WITH_LINES or field.by is not None:
+            continue
+        if field.kind == "counter" and value:
+            yield f"{what}: {value}"
+        elif field.kind == "histogram" and value.count:
+            values = "1 value" if value.count == 1 else f"{value.count} values"
+            middle, tail = _quantile(value, 0.5), _quantile(value, 0.95)
+            yield f"{what}: {values}, P50 {middle}, P95 {tail}"
 
 
 def histogram_summary(metrics: PerformanceMetrics) -> str:
