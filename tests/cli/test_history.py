@@ -12,13 +12,14 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from cli_runs import call, environment
+from cli_runs import ASK, call, environment
 
 pytest.importorskip("sqlalchemy", reason="the extra 'store' is not installed")
 
 from ometrics import MetricsCollector
 from ometrics.store import Store
 from ometrics.store.rows import Window, microseconds
+from ometrics.testing import ScriptedOllama
 
 HOSTILE = "evil\x1b[2J\u202e'; drop table"
 
@@ -116,6 +117,30 @@ def test_stores_are_files_for_other_commands(path: Path) -> None:
     assert 1 == call("check", path, "-e", "errors == 0").returncode
     done = call("show", f"{path}@whenever")
     assert (2, True) == (done.returncode, "'whenever' is no time" in done.stderr)
+
+
+@pytest.mark.parametrize("ending", ["", "import os, signal; os.kill(os.getpid(), 15)"])
+def test_run_keeps_history(tmp_path: Path, ending: str) -> None:
+    """A program's calls are in the store, also when a signal ends it; twice adds up."""
+    script = tmp_path / "agent.py"
+    script.write_text(ASK + ending, encoding="utf-8")
+    store = tmp_path / "metrics.db"
+    with ScriptedOllama() as server:
+        for _ in range(2):
+            call("run", "--store", store, script, env=environment(server))
+    with Store(store) as there:
+        assert 2 == there.snapshot().total_requests
+        assert 2 == len(there.starts("1h"))
+
+
+def test_run_with_a_wrong_store_is_said(tmp_path: Path) -> None:
+    """Exit code 2 before the program runs."""
+    script = tmp_path / "agent.py"
+    script.write_text("print('ran')", encoding="utf-8")
+    done = call("run", "--store", "mysql://host/db", script)
+
+    assert (2, "") == (done.returncode, done.stdout)
+    assert "'mysql' is no database that a store knows" in done.stderr
 
 
 def test_the_store_commands(path: Path, tmp_path: Path) -> None:

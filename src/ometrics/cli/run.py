@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from ometrics.cli.files import writable
 from ometrics.cli.launch import launch
 from ometrics.cli.watch import Watch
 from ometrics.collector import MetricsCollector
+from ometrics.view.escape import harmless
 
 MAX_PORT: Final = 65_535
 
@@ -23,6 +25,7 @@ Examples:
   ometrics run agent.py --its --own=arguments
   ometrics run --live -m my_package.agent
   ometrics run --json run.json agent.py && ometrics show run.json
+  ometrics run --store metrics.db agent.py && ometrics history metrics.db
   ometrics run --serve 9464 agent.py    for Prometheus: localhost:9464/metrics
 
 The program keeps its exit code, its output, its traceback and its signals: one that
@@ -46,6 +49,7 @@ class Program:
         json: Where to write the export at the end; `None` for nowhere.
         live: Whether to show the live table, on a terminal.
         port: Where to serve `/metrics` meanwhile; `None` for nowhere.
+        store: File or database URL in which to keep history; `None` for nowhere.
     """
 
     argv: Sequence[str]
@@ -53,6 +57,7 @@ class Program:
     json: Path | None = None
     live: bool = False
     port: int | None = None
+    store: str | None = None
 
     def execute(self) -> None:
         """
@@ -60,13 +65,32 @@ class Program:
 
         Raises:
             BaseException: What the program raised.
+            SystemExit: The store cannot be; code 2, and the message says why.
         """
-        collector = MetricsCollector()
+        collector = self._collector()
         watch = Watch(collector, json=self.json, live=self.live)
         if self.port is not None:
             watch.serve(self.port)
         watch.start()
         launch(self.argv, is_module=self.is_module)
+
+    def _collector(self) -> MetricsCollector:
+        if self.store is None:
+            return MetricsCollector()
+        try:
+            from ometrics.store import StoreError
+        except ImportError as error:
+            sys.exit(_said(error))
+        try:
+            return MetricsCollector(store=self.store)
+        except (ImportError, StoreError) as error:
+            sys.exit(_said(error))
+
+
+def _said(error: Exception) -> int:
+    """Say why the program does not run; the exit code."""
+    click.echo(f"ometrics: {harmless(str(error))}", err=True)
+    return 2
 
 
 @click.command(
@@ -93,6 +117,11 @@ class Program:
     help="Serve /metrics (Prometheus) on 127.0.0.1:PORT meanwhile; 0 is any free one.",
 )
 @click.option(
+    "--store",
+    metavar="STORE",
+    help="Keep history in STORE, a file or a database URL, for 'history'.",
+)
+@click.option(
     "-m",
     "is_module",
     is_flag=True,
@@ -103,6 +132,7 @@ class Program:
 def run(
     json: Path | None,
     port: int | None,
+    store: str | None,
     program: str,
     args: tuple[str, ...],
     *,
@@ -120,4 +150,4 @@ def run(
             f" {program}'",
             param_hint="PROGRAM",
         )
-    return Program((program, *args), is_module, json, live, port)
+    return Program((program, *args), is_module, json, live, port, store)

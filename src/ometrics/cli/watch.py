@@ -111,6 +111,7 @@ class Watch:
             self._attempt("print the summary", self._print_summary)
             if self._json is not None:
                 self._attempt("write the JSON", self._write_json)
+        self._attempt("write the history", self.collector.close)
         self._file.close()
 
     def _stop_live(self) -> None:
