@@ -182,6 +182,25 @@ def _with_tokens(value: int) -> Snapshot:
     )
 
 
+def test_providers_are_kept_apart(place: str) -> None:
+    """Calls of one operation at two providers are two rows, and come back as such."""
+    calls = {
+        "chat": CallMetrics(operation="chat", successful_reqs=1),
+        "chat@openai": CallMetrics(
+            operation="chat", provider="openai", successful_reqs=2
+        ),
+    }
+    counts = msgspec.structs.replace(
+        _with_tokens(1), models={"m": PerformanceMetrics(model="m", calls=calls)}
+    )
+    counts = counts.merge(_with_tokens(1))
+    with ometrics.store.open(place) as store:
+        store.write("i", 1, Window(0, 10, counts))
+        store.thin(86_400 * 2)
+
+        assert calls == store.snapshot().models["m"].calls
+
+
 def test_other_buckets_are_kept(place: str) -> None:
     """A collector with latency buckets of its own gets them back."""
     mc = MetricsCollector(buckets=(0.5, 1.5, 2.5))

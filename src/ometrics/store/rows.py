@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 
 from ometrics.histogram import DEFAULT_BUCKETS, layout_of
+from ometrics.models import OLLAMA
 from ometrics.snapshot import (
     CallMetrics,
     PerformanceMetrics,
@@ -142,10 +143,11 @@ def write(
         columns = MODEL.write(model)
         if columns is not None:
             of_models.append(key | columns)
-        for operation, call in model.calls.items():
+        for call in model.calls.values():
             columns = CALL.write(call)
             if columns is not None:
-                of_calls.append(key | {"operation": operation} | columns)
+                kind = {"operation": call.operation, "provider": call.provider}
+                of_calls.append(key | kind | columns)
     stopped = sum(list(r.values()).count(INT64_MAX) for r in (*of_models, *of_calls))
     if stopped:
         row["saturated"] = (row["saturated"] or 0) + stopped
@@ -245,6 +247,7 @@ _CALL_COLUMNS: Final = [
     call_windows.c.window_id,
     models.c.name.label("model"),
     call_windows.c.operation,
+    call_windows.c.provider,
     *(call_windows.c[name] for name in CALL.needed),
 ]
 _WINDOW_COLUMNS: Final = [
@@ -299,9 +302,10 @@ class Reader:
             key = row["window_id"], row["model"]
             values = self._values(CALL, row, bounds.get(key[0]))
             if values is not None:
-                operation = row["operation"]
-                call = CallMetrics(operation=operation, **values)
-                calls.setdefault(key, {})[operation] = call
+                operation, provider = row["operation"], row["provider"]
+                call = CallMetrics(operation=operation, provider=provider, **values)
+                name = operation if provider == OLLAMA else f"{operation}@{provider}"
+                calls.setdefault(key, {})[name] = call
         for row in self._of_windows(model_windows, _MODEL_COLUMNS, where, names):
             id_, name = row["window_id"], row["model"]
             values = self._values(MODEL, row, bounds.get(id_))

@@ -4,7 +4,7 @@
     instances      a process that counted: when it began, what it wrote last
     windows        a stretch of time that was counted, and what is not of one model
     model_windows  what one model counted in a window
-    call_windows   what its instrumented calls told, by operation
+    call_windows   what its instrumented calls told, by operation and provider
     models         names of models
     views          `requests`, `calls`, `errors`, `tasks`, `resources`: for people
 
@@ -135,6 +135,7 @@ call_windows: Final = Table(
     Column("window_id", BigInteger, primary_key=True),
     Column("model_id", BigInteger, primary_key=True),
     Column("operation", String(32), primary_key=True),
+    Column("provider", String(64), primary_key=True),
     *CALL.columns(),
     sqlite_with_rowid=False,
 )
@@ -285,7 +286,8 @@ def _make_views(connection: Connection) -> None:
             f" WHERE {kept}"
         )
         views[f"calls{suffix}"] = (
-            f"SELECT {window}, n.name AS model, r.operation, {_for_people(CALL, 'r')}"
+            f"SELECT {window}, n.name AS model, r.operation, r.provider,"
+            f" {_for_people(CALL, 'r')}"
             f" FROM call_windows AS r JOIN windows AS w ON w.id = r.window_id {named}"
             f" WHERE {kept}"
         )
