@@ -476,7 +476,7 @@ class AnswerReader:
             document = self._decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             if not data.strip().startswith(b"[DONE]"):
-                self.fail(code_of(error), self.usage)
+                self.fail(_code_of(error), self.usage)
             elif self.has_all_output:
                 self.complete(self.usage)
             return
@@ -576,3 +576,9 @@ _UNPACKERS: Final = {
     "br": _brotli,
     "zstd": _zstd,
 }
+
+
+def _code_of(error: Exception) -> str:
+    """What the client will raise of the same bytes: it reads them with `json`."""
+    is_json = isinstance(error, msgspec.DecodeError)
+    return "JSONDecodeError" if is_json else code_of(error)
