@@ -23,6 +23,7 @@ from strategies import (
     snapshots,
 )
 
+from ometrics.collector import MetricsCollector
 from ometrics.durations import format_duration
 from ometrics.export import _document
 from ometrics.export import json as json_format
@@ -528,3 +529,14 @@ def test_tokens_round_trip(numbers: list[int], buckets: tuple[float, ...]) -> No
         shown["explicit"]["bounds"]
     )
     assert sum(shown["explicit"]["counts"]) == hist.count
+
+
+def test_calls_of_another_provider_read_back() -> None:
+    """Calls of one operation that two providers served stay apart, there and back."""
+    collector = MetricsCollector()
+    for provider in ("ollama", "openai"):
+        collector.start_call("m", "chat", provider).end("success")
+    snapshot = collector.snapshot()
+
+    assert {"chat", "chat@openai"} == set(snapshot.models["m"].calls)
+    assert snapshot == Snapshot.from_json(snapshot.to_json())

@@ -110,13 +110,14 @@ def check_counts(owner: Any) -> None:
 
 
 def check_call(name: str, call: CallMetrics) -> None:
-    """A call is under its operation, its age is known if it runs, its errors add up."""
+    """A call is under its operation and provider; age and errors fit its counts."""
     check_counts(call)
     for field in call.__struct_fields__:
         if hasattr(getattr(call, field), "cells"):
             check_histogram(getattr(call, field))
 
-    assert name == call.operation
+    suffix = "" if call.provider == "ollama" else f"@{call.provider}"
+    assert name == call.operation + suffix
     assert (call.in_flight > 0) == (call.oldest_in_flight_seconds is not None)
     assert call.failed_reqs == min(sum(call.errors.values()), UINT64_MAX)
     assert call.latency.count <= call.successful_reqs

@@ -33,7 +33,7 @@ from ometrics.histogram import (
     TokenHistogram,
     layout_of,
 )
-from ometrics.models import CallMetrics, PerformanceMetrics
+from ometrics.models import OLLAMA, CallMetrics, PerformanceMetrics
 from ometrics.snapshot import Snapshot, TaskStatistics
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -267,9 +267,12 @@ def _check_model(name: str, model: PerformanceMetrics) -> None:
             raise error.below(f".calls[{operation!r}]") from None
 
 
-def _check_call(operation: str, call: CallMetrics) -> None:
-    if call.operation != operation:
-        raise _ContradictionError(".operation", f"{call.operation!r} has another key")
+def _check_call(key: str, call: CallMetrics) -> None:
+    suffix = "" if call.provider == OLLAMA else f"@{call.provider}"
+    if key != call.operation + suffix:
+        raise _ContradictionError(
+            ".operation", f"{call.operation!r} of {call.provider!r} has another key"
+        )
     _check_errors(call)
     if call.latency.count > call.successful_reqs:
         raise _ContradictionError(
