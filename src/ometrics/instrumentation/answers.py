@@ -580,5 +580,6 @@ _UNPACKERS: Final = {
 
 def _code_of(error: Exception) -> str:
     """What the client will raise of the same bytes: it reads them with `json`."""
-    is_json = isinstance(error, msgspec.DecodeError)
-    return "JSONDecodeError" if is_json else code_of(error)
+    if type(error) is msgspec.DecodeError:
+        return "JSONDecodeError"
+    return code_of(error)
