@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from time import perf_counter
@@ -21,6 +21,7 @@ from rounds import Statement
 from ometrics import MetricsCollector
 from ometrics._calls import Call, record_call
 from ometrics.export import prometheus
+from ometrics.rules import Engine, Rule, quantities
 
 # Nanoseconds of the original Go package. No Go toolchain runs beside ours, so these are
 # constants from another day; every ratio against one of them is marked as such.
@@ -86,7 +87,7 @@ class Operation:
     @property
     def slow(self) -> bool:
         """Whether one execution takes a good part of a millisecond or more."""
-        return self.world in (many_models, some_models)
+        return self.world in (many_models, some_models, rules)
 
     def statement(self) -> Statement:
         """What `rounds.measure` takes."""
@@ -160,6 +161,34 @@ def many_models() -> dict[str, object]:
 def some_models() -> dict[str, object]:
     """A collector of 100 models."""
     return {"mc": filled(SOME)}
+
+
+# Ten numbers, each watched by ten rules.
+WATCHED = (
+    *("latency.p50", "latency.p95", "latency.p99", "latency.mean", "error_rate"),
+    *("throughput", "total_requests", "tokens_processed", "errors.TIMEOUT"),
+    "latency_unknown",
+)
+
+
+@cache
+def rules() -> dict[str, object]:
+    """A window of 100 models; 100 rules of ten numbers, and as many of one each."""
+    window = filled(SOME).snapshot()
+    numbers = [n for n, q in quantities().items() if q.scope != "snapshot"]
+
+    def engine(names: Sequence[str]) -> Engine:
+        return Engine(
+            Rule(f"rule {i}", names[i % len(names)], above=99.0, for_=60.0)
+            for i in range(SOME)
+        )
+
+    return {
+        "usual": engine(WATCHED),
+        "apart": engine(numbers),
+        "window": lambda seconds: window,
+        "at": window.collection_time,
+    }
 
 
 RECORD_BARS = (
@@ -322,6 +351,19 @@ OPERATIONS = (
         many_models,
         (Bar("at most", 3e6),),
         instructions=2,
+    ),
+    Operation(
+        "rules",
+        f"{SOME} rules of ten numbers evaluated over {SOME} models",
+        "usual.evaluate(window, now=0.0, at=at)",
+        rules,
+        (Bar("at most", 5e6),),
+    ),
+    Operation(
+        "rules_apart",
+        f"{SOME} rules of a number each evaluated over {SOME} models",
+        "apart.evaluate(window, now=0.0, at=at)",
+        rules,
     ),
     Operation(
         "export_json",

@@ -16,7 +16,7 @@ import pytest
 import ometrics
 
 # Documented by their full path.
-ROOMS = {"export", "ollama", "openai", "serve", "testing"}
+ROOMS = {"diagnosis", "export", "ollama", "openai", "rules", "serve", "testing"}
 
 
 def fresh(code: str) -> Any:

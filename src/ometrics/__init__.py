@@ -11,6 +11,7 @@ from ometrics._lazy import lazy
 
 TYPE_CHECKING = False  # type checkers take it for true; `typing` itself is slow to load
 if TYPE_CHECKING:
+    from ometrics import diagnosis as diagnosis
     from ometrics import export as export
     from ometrics import ollama as ollama
     from ometrics import openai as openai
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ometrics._recorders import ModelRecorder, Timer
     from ometrics.clock import Clock
     from ometrics.collector import MetricsCollector
+    from ometrics.diagnosis import Finding, diagnose
     from ometrics.errors import (
         ErrorConnectionFailed,
         ErrorInvalidModel,
@@ -64,6 +66,7 @@ __all__ = [
     "ErrorResourceExhausted",
     "ErrorTimeout",
     "EventChannel",
+    "Finding",
     "LatencyHistogram",
     "MetricsCollector",
     "MetricsEvent",
@@ -77,6 +80,7 @@ __all__ = [
     "Timer",
     "TokenHistogram",
     "UnknownModelError",
+    "diagnose",
     "instrument",
     "uninstrument",
 ]
@@ -91,6 +95,7 @@ if not TYPE_CHECKING:
             "_recorders": ("ModelRecorder", "Timer"),
             "clock": ("Clock",),
             "collector": ("MetricsCollector",),
+            "diagnosis": ("Finding", "diagnose"),
             "errors": (
                 "ErrorConnectionFailed",
                 "ErrorInvalidModel",
@@ -118,5 +123,14 @@ if not TYPE_CHECKING:
                 "TaskStatistics",
             ),
         },
-        modules=("export", "ollama", "openai", "rules", "serve", "store", "testing"),
+        modules=(
+            "diagnosis",
+            "export",
+            "ollama",
+            "openai",
+            "rules",
+            "serve",
+            "store",
+            "testing",
+        ),
     )

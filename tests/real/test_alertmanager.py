@@ -7,6 +7,7 @@ import json
 import shutil
 import socket
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -167,3 +168,22 @@ def test_an_incident_waits_for_a_dead_alertmanager(server: Server, hook: Hook) -
     outbox.close()
 
     assert (1, 0) == (outbox.delivered, outbox.lost)
+
+
+def test_a_second_incident_is_not_ended_by_the_first(
+    server: Server, hook: Hook
+) -> None:
+    """The end of an incident that is over is not repeated into the next one."""
+    outbox = Outbox(Alertmanager(server.url, allow_internal=True, resend=0.2))
+    now = datetime.now(timezone.utc)
+    begins = [now, now + timedelta(seconds=2)]
+    outbox.put([alert("firing", 1, began=begins[0], at=begins[0])])
+    wait_for(lambda: len(heard(hook)) == 1)
+    outbox.put([alert("resolved", 1, began=begins[0], at=now)])
+    wait_for(lambda: len(heard(hook)) == 2)
+    outbox.put([alert("firing", 2, began=begins[1], at=begins[1])])
+    wait_for(lambda: len(heard(hook)) == 3)
+    time.sleep(3)  # fifteen repetitions
+    outbox.close()
+
+    assert ["firing", "resolved", "firing"] == [state for state, _ in heard(hook)]

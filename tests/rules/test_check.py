@@ -143,3 +143,33 @@ def test_rules_test_replays_exports(tmp_path: Path) -> None:
     ]
     assert (0, 1, 2) == (result.returncode, half.returncode, backwards.returncode)
     assert "give files in the order" in backwards.stderr
+
+
+def test_the_default_rules() -> None:
+    """They are accepted, and can be shown, checked and written for Prometheus."""
+    shown = call("rules", "show", "default")
+    written = call("rules", "show", "default", "--prometheus")
+
+    assert "error_rate of each model above 5.0% over 5m for 1m" in shown.stdout
+    assert 'alert: "server unreachable"' in written.stdout
+
+
+def test_run_says_when_a_rule_is_broken(tmp_path: Path) -> None:
+    """Alerts of a program go to standard error, even if it ends at once."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        "[[rule]]\nname = 'any'\nmetric = 'errors'\nabove = 0\n", encoding="utf-8"
+    )
+    program = tmp_path / "agent.py"
+    program.write_text(
+        "import ometrics.collector, gc\n"
+        "for one in gc.get_objects():\n"
+        "    if type(one) is ometrics.collector.MetricsCollector:\n"
+        "        one.record_error('llama3.2', 'TIMEOUT')\n",
+        encoding="utf-8",
+    )
+    result = call("run", "--rules", rules, program)
+    wrong = call("run", "--rules", tmp_path / "none.toml", program)
+
+    assert "ometrics: firing any: errors of llama3.2 is 1, above 0" in result.stderr
+    assert (0, 2) == (result.returncode, wrong.returncode)

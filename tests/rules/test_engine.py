@@ -227,10 +227,24 @@ def test_names_are_unique() -> None:
 
 
 def test_a_clock_that_goes_back_is_held() -> None:
-    """An evaluation in the past counts as one now: no incident is undone."""
+    """An evaluation in the past counts as one now: no incident begins before it."""
     engine = Engine([rule(for_=10)])
     found = []
-    for now in (100.0, 50.0, 111.0):
-        found += engine.evaluate(window(m=11.0), now=now, at=at(now))
+    for now, value in ((100.0, 0.0), (50.0, 11.0), (105.0, 11.0), (110.0, 11.0)):
+        alerts = engine.evaluate(window(m=value), now=now, at=at(now))
+        found += [(now, alert.state) for alert in alerts]
 
-    assert ["firing"] == [alert.state for alert in found]
+    assert [(110.0, "firing")] == found
+
+
+def test_an_end_that_was_near_stays_near() -> None:
+    """Restarts while the number is good again do not put off the end."""
+    engine, found = Engine([rule(for_=0)]), []
+    for second, value in [(0, 11.0), *((10 * i, 0.0) for i in range(1, 8))]:
+        state = engine.state()
+        engine = Engine([rule(for_=0)])
+        engine.restore(state, now=float(second - 10))
+        alerts = engine.evaluate(window(m=value), now=float(second), at=at(second))
+        found += [(second, alert.state) for alert in alerts]
+
+    assert [(0, "firing"), (60, "resolved")] == found

@@ -184,7 +184,7 @@ class Flaky:
     """A receiver that is away for a while."""
 
     name = "flaky"
-    resend = None
+    resend: float | None = None
 
     def __init__(self, failures: int = 0) -> None:
         self.failures = failures
@@ -215,6 +215,23 @@ def test_alerts_arrive_in_order_whatever_happens() -> None:
 
     assert sent == receiver.got
     assert (3, 3, 0) == (outbox.delivered, outbox.failed, outbox.lost)
+
+
+def test_what_comes_while_it_repeats_is_not_lost() -> None:
+    """An alert that is put in while the receiver is told again arrives as well."""
+    receiver = Flaky()
+    outbox = Outbox(receiver)
+
+    def repeat() -> None:
+        if len(receiver.got) == 1:
+            outbox.put([alert("resolved")])
+
+    receiver.resend, receiver.repeat = 0.01, repeat  # type: ignore[method-assign]
+    outbox.put([alert("firing")])
+    wait_for(lambda: len(receiver.got) == 2)
+    outbox.close()
+
+    assert ["firing", "resolved"] == [alert.state for alert in receiver.got]
 
 
 def test_a_hanging_receiver_blocks_nobody() -> None:

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_runs import python
 from hooks import Hook, wait_for
 
 from ometrics import MetricsCollector
@@ -92,6 +94,19 @@ def test_a_restart_neither_doubles_nor_forgets(tmp_path: Path) -> None:
 
     begin, end = world.told
     assert (begin.id, "firing", "resolved") == (end.id, begin.state, end.state)
+
+
+def test_time_goes_on_between_two_processes(tmp_path: Path) -> None:
+    """The wall clock says how long nobody looked: it counts for what was pending."""
+    world, path = World(), tmp_path / "rules.state"
+    first = world.watch(SLOW, state=path)
+    assert [] == world.run(first, [3.0])
+    first.close()
+    # Another process: its monotonic clock began elsewhere.
+    world.clock = FakeClock(monotonic=3.0, time=world.clock.time() + 20)
+    second = world.watch(SLOW, state=path)
+
+    assert ["firing"] == world.run(second, [3.0], step=1.0)
 
 
 def test_an_alert_on_its_way_outlives_a_restart(tmp_path: Path) -> None:
@@ -196,3 +211,90 @@ def test_objectives_need_no_windows_of_the_collector() -> None:
     assert ["up: burns 14.4 x too fast", "up: burns 6 x too fast"] == [
         alert.rule for alert in world.told
     ][:2]
+
+
+def test_an_alert_is_told_at_the_end_of_the_program() -> None:
+    """A program that ends without closing anything still tells of its incident."""
+    with Hook() as hook:
+        program = (
+            "from ometrics import MetricsCollector\n"
+            "from ometrics.rules import Rule\n"
+            "from ometrics.rules.receivers import Webhook\n"
+            "mc = MetricsCollector()\n"
+            f"hook = Webhook({hook.url!r}, allow_internal=True)\n"
+            "rules = [Rule('any', 'errors', above=0)]\n"
+            "mc.record_error('m', 'TIMEOUT')\n"
+            "mc.watch(rules, notify=[hook]).step()\n"
+        )
+        result = python("-c", program)
+
+    assert (0, "") == (result.returncode, result.stderr)
+    assert ["alert.firing"] == [json.loads(body)["type"] for _, body in hook.got]
+
+
+@pytest.mark.fork
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_leaves_the_state_alone(tmp_path: Path) -> None:
+    """A child that closes its collector writes nothing over its parent's incidents."""
+    path = tmp_path / "rules.state"
+    with MetricsCollector() as collector:
+        watch = collector.watch([Rule("any", "errors", above=0)], state=path)
+        collector.record_error("m", "TIMEOUT")
+        wait_for(watch.active)
+        before = path.read_bytes()
+        child = os.fork()
+        if not child:
+            collector.close()
+            os._exit(0)
+        os.waitpid(child, 0)
+
+        assert before == path.read_bytes()
+
+
+def test_a_failing_source_changes_no_incident() -> None:
+    """Where one window cannot be had, no alert of another rule is lost."""
+    world = World()
+    watch = world.watch(
+        Rule("first", "errors", above=0), Rule("second", "errors", above=0, over="1m")
+    )
+    world.collector.record_error("m", "TIMEOUT")
+    take = watch._window
+
+    def broken(seconds: float) -> Any:
+        if seconds == 60.0:
+            raise MemoryError
+        return take(seconds)
+
+    watch._window = broken  # type: ignore[assignment]
+    with pytest.raises(MemoryError):
+        watch.step()
+    watch._window = take
+
+    assert ["first", "second"] == [alert.rule for alert in watch.step()]
+
+
+@pytest.mark.threads
+def test_many_threads_on_one_watch() -> None:
+    """Steps, reads and an end at once: every incident is still told once."""
+    world = World()
+    rules = [Rule(f"rule {i}", "errors", above=i, for_=0) for i in range(20)]
+    watch = world.watch(*rules)
+    barrier = threading.Barrier(4)
+
+    def work() -> None:
+        barrier.wait()
+        for _ in range(50):
+            world.collector.record_error("m", "TIMEOUT")
+            world.clock.advance(1.0)
+            watch.step()
+            watch.statuses()
+            watch.active()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    watch.close()
+
+    assert sorted(rule.name for rule in rules) == sorted(a.rule for a in world.told)

@@ -12,6 +12,7 @@ import ometrics
 from ometrics.cli.check import check_command
 from ometrics.cli.demo import demo
 from ometrics.cli.diff import diff
+from ometrics.cli.doctor import doctor
 from ometrics.cli.history import history
 from ometrics.cli.rules import rules
 from ometrics.cli.run import Program, run
@@ -35,11 +36,22 @@ def ometrics_command() -> None:
       ometrics show new.json                 look at it again
       ometrics diff old.json new.json        compare two runs
       ometrics check new.json -e 'error_rate < 1%'
+      ometrics doctor new.json               why it is slow
       ometrics history metrics.db            what was counted when
     """
 
 
-for command in (demo, run, show, diff, check_command, rules, history, store_command):
+for command in (
+    demo,
+    run,
+    show,
+    diff,
+    check_command,
+    doctor,
+    rules,
+    history,
+    store_command,
+):
     ometrics_command.add_command(command)
 
 

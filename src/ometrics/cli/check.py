@@ -49,7 +49,7 @@ _VERDICTS: Final[dict[Verdict, tuple[str, str]]] = {
     "rules_file",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="TOML",
-    help="A file of rules and objectives.",
+    help="A file of rules and objectives; 'default' for those that suit most.",
 )
 @click.option(
     "-e",
@@ -77,14 +77,17 @@ def check_command(
 
 def load_rules(path: Path) -> RuleSet:
     """
-    Read a file of rules.
+    Read a file of rules; `default` is ours, unless there is such a file.
 
     Raises:
         UnreadableFileError: It cannot be read, or says what cannot be meant.
     """
+    from ometrics.rules.load import defaults
     from ometrics.rules.load import load as read
 
     try:
+        if str(path) == "default" and not path.exists():
+            return defaults()
         return read(path)
     except OSError as error:
         raise UnreadableFileError(f"{path}: {error.strerror}") from None

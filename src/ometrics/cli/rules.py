@@ -23,7 +23,7 @@ EXAMPLES = """
 \b
 Examples:
   ometrics rules check rules.toml
-  ometrics rules show rules.toml
+  ometrics rules show default
   ometrics rules show rules.toml --prometheus > ometrics-alerts.yml
   ometrics rules test rules.toml 09:00.json 09:01.json 09:02.json
   ometrics rules metrics | grep chunk

@@ -11,11 +11,13 @@ from typing import Final
 
 import click
 
+from ometrics.cli.check import load_rules
 from ometrics.cli.files import writable
 from ometrics.cli.launch import launch
 from ometrics.cli.watch import Watch
 from ometrics.collector import MetricsCollector
 from ometrics.view.escape import harmless
+from ometrics.rules.load import RuleSet
 
 MAX_PORT: Final = 65_535
 
@@ -27,6 +29,7 @@ Examples:
   ometrics run --json run.json agent.py && ometrics show run.json
   ometrics run --store metrics.db agent.py && ometrics history metrics.db
   ometrics run --serve 9464 agent.py    for Prometheus: localhost:9464/metrics
+  ometrics run --rules default agent.py and say when something is wrong
 
 The program keeps its exit code, its output, its traceback and its signals: one that
 SIGTERM or Ctrl-C ends still ends by that signal, after the summary. Only a program
@@ -50,6 +53,7 @@ class Program:
         live: Whether to show the live table, on a terminal.
         port: Where to serve `/metrics` meanwhile; `None` for nowhere.
         store: File or database URL in which to keep history; `None` for nowhere.
+        rules: What to alert of meanwhile; `None` for nothing.
     """
 
     argv: Sequence[str]
@@ -58,6 +62,7 @@ class Program:
     live: bool = False
     port: int | None = None
     store: str | None = None
+    rules: RuleSet | None = None
 
     def execute(self) -> None:
         """
@@ -71,6 +76,8 @@ class Program:
         watch = Watch(collector, json=self.json, live=self.live)
         if self.port is not None:
             watch.serve(self.port)
+        if self.rules is not None:
+            watch.alert(self.rules)
         watch.start()
         launch(self.argv, is_module=self.is_module)
 
@@ -122,6 +129,13 @@ def _said(error: Exception) -> int:
     help="Keep history in STORE, a file or a database URL, for 'history'.",
 )
 @click.option(
+    "--rules",
+    "rules_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="TOML",
+    help="Say when a rule of this file is broken; 'default' for those that suit most.",
+)
+@click.option(
     "-m",
     "is_module",
     is_flag=True,
@@ -133,6 +147,7 @@ def run(
     json: Path | None,
     port: int | None,
     store: str | None,
+    rules_file: Path | None,
     program: str,
     args: tuple[str, ...],
     *,
@@ -150,4 +165,5 @@ def run(
             f" {program}'",
             param_hint="PROGRAM",
         )
-    return Program((program, *args), is_module, json, live, port, store)
+    rules = None if rules_file is None else load_rules(rules_file)
+    return Program((program, *args), is_module, json, live, port, store, rules)

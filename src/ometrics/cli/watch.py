@@ -18,12 +18,18 @@ from types import FrameType
 from typing import Final, NoReturn, TextIO
 
 from rich.live import Live
+from rich.text import Text
 
 from ometrics.cli.above import Redirection
 from ometrics.collector import MetricsCollector
 from ometrics.export import json as json_export
 from ometrics.instrumentation.api import instrument
 from ometrics.instrumentation.unmeasured import notes
+from ometrics.rules import Alert
+from ometrics.rules.load import RuleSet
+from ometrics.rules.receivers import Receiver
+from ometrics.rules.watch import Watch as RulesWatch
+from ometrics.rules.words import sentence
 from ometrics.view import tables
 from ometrics.view.escape import harmless
 from ometrics.view.live import live
@@ -57,6 +63,7 @@ class Watch:
         self._console = console_for(self._file)
         self._live: Live | None = None
         self._streams: Redirection | None = None
+        self._rules: RulesWatch | None = None
         self._wants_live = live and can_animate(self._console)
 
     def serve(self, port: int) -> None:
@@ -78,6 +85,17 @@ class Watch:
                 " another one, or 0 for any that is free"
             )
         self._say(f"serving {endpoint.url}/metrics")
+
+    def alert(self, rules: RuleSet) -> None:
+        """Say when a rule is broken, and tell whom its file names."""
+
+        def say(alert: Alert) -> None:
+            style = "bold red" if alert.state == "firing" else "green"
+            line = f"ometrics: {alert.state} {sentence(alert)}"
+            self._console.print(Text(line, style))
+
+        told: list[Receiver | Callable[[Alert], object]] = [*rules.notify, say]
+        self._rules = self.collector.watch(rules.rules, notify=told)
 
     def start(self) -> None:
         """Instrument the clients, and see to it that the end is noticed."""
@@ -107,12 +125,19 @@ class Watch:
             return
         self._ended = True
         if os.getpid() == self._pid:
+            self._attempt("tell of alerts", self._stop_rules)
             self._attempt("end the live table", self._stop_live)
             self._attempt("print the summary", self._print_summary)
             if self._json is not None:
                 self._attempt("write the JSON", self._write_json)
         self._attempt("write the history", self.collector.close)
         self._file.close()
+
+    def _stop_rules(self) -> None:
+        """Look a last time, so that a short program is alerted of as well."""
+        if self._rules is not None:
+            self._rules.step()
+            self._rules.close(timeout=2.0)
 
     def _stop_live(self) -> None:
         if self._live is not None:

@@ -9,6 +9,15 @@ One line instruments the official Ollama client.
     print(mc.get_summary())
 """
 
+from ometrics.loaded import LoadedModel
 from ometrics.ollama.instrument import instrument, uninstrument, wrap
+from ometrics.ollama.polling import Residency, residency
 
-__all__ = ["instrument", "uninstrument", "wrap"]
+__all__ = [
+    "LoadedModel",
+    "Residency",
+    "instrument",
+    "residency",
+    "uninstrument",
+    "wrap",
+]

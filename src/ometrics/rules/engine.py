@@ -12,6 +12,7 @@ time until its end run.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
@@ -131,7 +132,7 @@ class Engine:
             name: {} for name in self._conditions
         }
         self._orphans: list[tuple[str, str, Incident]] = []
-        self._columns: dict[str, Column] = {}
+        self._columns: Mapping[str, Column] = {}
         # Of the last evaluation.
         self.now = float("-inf")
 
@@ -146,17 +147,25 @@ class Engine:
 
         Returns:
             What began to fire and what ended, in the order of the rules.
+
+        Raises:
+            Exception: What `window` raised; no incident has changed.
         """
-        self.now = now = max(now, self.now)
         windows = Windows(window)
+        # All reading comes first: should it raise, no incident has changed.
+        columns = {
+            name: condition.read(windows)
+            for name, condition in self._conditions.items()
+        }
+        self.now = now = max(now, self.now)
         alerts = [
             _alert(removed(name), model, incident, None, at)
             for name, model, incident in self._orphans
         ]
         self._orphans.clear()
+        self._columns = columns
         for name, condition in self._conditions.items():
-            column = self._columns[name] = condition.read(windows)
-            alerts += self._step(condition, column, now, at)
+            alerts += self._step(condition, columns[name], now, at)
         return alerts
 
     def _step(
@@ -301,8 +310,9 @@ def _alert(
     at: datetime,
 ) -> Alert:
     began = incident.began_at
+    identity = msgspec.json.encode([condition.name, model, began])
     return Alert(
-        id=f"{condition.name}/{model}/{began:%Y%m%dT%H%M%S.%fZ}",
+        id=hashlib.sha256(identity).hexdigest()[:32],
         rule=condition.name,
         model=model,
         state="resolved" if incident.ended else "firing",

@@ -29,6 +29,7 @@ import importlib
 import os
 import re
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -76,6 +77,12 @@ def load(path: str | os.PathLike[str]) -> RuleSet:
     if len(data) > _MAX_BYTES:
         raise RulesFileError(f"{os.fspath(path)}: larger than {_MAX_BYTES:,} bytes")
     return loads(data.decode("utf-8", "replace"), name=os.fspath(path))
+
+
+def defaults() -> RuleSet:
+    """Rules that suit most agents; what `--rules default` means."""
+    file = resources.files("ometrics.rules") / "default.toml"
+    return loads(file.read_text(encoding="utf-8"), name="default")
 
 
 def loads(text: str, *, name: str = "<rules>") -> RuleSet:

@@ -332,10 +332,11 @@ def _series(field: Field, matchers: Mapping[str, str], suffix: str = "") -> str:
     if field.metric is None:
         raise ValueError(f"{field.name} is not exported, so Prometheus has no such")
     row = _rows()[field.metric.name]
+    # A part of a metric is told from the others by its labels, or by having none.
     own = {
-        names.prometheus_label(key): value
-        for key, value in field.labels.items()
-        if key in {"outcome", "phase"}
+        names.prometheus_label(key): field.labels.get(key, "")
+        for key in row.labels
+        if key != field.by
     }
     pairs = [_matcher(key, value) for key, value in {**matchers, **own}.items()]
     return row.prometheus + suffix + (f"{{{', '.join(pairs)}}}" if pairs else "")

@@ -34,15 +34,13 @@ from ometrics.fields import (
     seconds_of_ns,
     since_1970,
 )
-from ometrics.histogram import LatencyHistogram
+from ometrics.histogram import LatencyHistogram, TokenHistogram
 from ometrics.models import CallMetrics, PerformanceMetrics
 from ometrics.snapshot import ResourceMetrics, Snapshot, TaskStatistics
 
 Scope: TypeAlias = Literal["model", "call", "snapshot"]
 Unit: TypeAlias = Literal["s", "ms", "%", "MB", "1/s", "tokens/s", ""]
 
-# Field of a read type -> the name that rules use, where the two differ.
-_RENAMED: Final = {"latency_hist": "latency"}
 # Short names for what people ask for most.
 ALIASES: Final = {"errors": "failed_reqs", "requests": "total_requests"}
 # A ratio is unknown while what it divides by is zero.
@@ -181,7 +179,7 @@ def _is_shown_as(name: str) -> bool:
 def histograms() -> Mapping[str, tuple[Scope, Field]]:
     """Name -> whose histogram it is, and its declaration."""
     return {
-        _RENAMED.get(field.name, field.name): (scope, field)
+        field.name.removesuffix("_hist"): (scope, field)
         # Reversed: of two with one name, that of all requests stands for both.
         for scope, _, owner in reversed(_OWNERS)
         for field in fields_of(owner)
@@ -270,11 +268,13 @@ def _of_histogram(name: str, statistic: str) -> Quantity:
     else:
 
         def read(owner: Any) -> float | None:
-            histogram: LatencyHistogram = get(owner)
+            histogram: LatencyHistogram | TokenHistogram = get(owner)
             # Most histograms are empty, and this is asked of every model.
             return histogram.quantile(quantile) if histogram.cells else None
 
-    unit: Unit = "" if statistic == "count" else "s"
+    metric = declared.metric
+    is_time = statistic != "count" and metric is not None and metric.unit == "s"
+    unit: Unit = "s" if is_time else ""
     return Quantity(
         *(f"{name}.{statistic}", unit, scope, declared.name, read),
         statistic=statistic,

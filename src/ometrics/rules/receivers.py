@@ -206,12 +206,13 @@ class Alertmanager:
         self._until = timedelta(seconds=4 * resend)
         self._labels = dict(labels or {})
         self._timeout = timeout
-        self._known: dict[str, Alert] = {}
+        # The latest of a rule and model: their alerts have the same labels.
+        self._known: dict[tuple[str, str], Alert] = {}
         self.name = f"alertmanager {self._target.host}:{self._target.port}"
 
     def send(self, alert: Alert, /) -> None:
         """Take it into what is so, and tell all of that."""
-        self._known[alert.id] = alert
+        self._known[alert.rule, alert.model] = alert
         self.repeat()
 
     def repeat(self) -> None:

@@ -258,8 +258,9 @@ class Objective:
         """The count of a histogram, or that of requests."""
         if metric == "requests":
             return resolve(metric)
-        if metric not in histograms():
-            raise UnknownQuantityError(metric, [*histograms(), "requests"])
+        times = [name for name in histograms() if resolve(f"{name}.mean").unit == "s"]
+        if metric not in times:
+            raise UnknownQuantityError(metric, [*times, "requests"])
         return resolve(f"{metric}.count")
 
     @cached_property

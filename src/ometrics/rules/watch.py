@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ometrics.alerts")
 
-# A long window is taken anew after this part of its length: it hardly changes sooner.
+# A window longer than a collector's own is a sum of many, and is taken anew only after
+# this part of its length: it hardly changes sooner.
 _FRESHNESS: Final = 1 / 300
 # Seconds after which the ages of incidents are saved even if nothing else happened.
 _SAVE_EVERY: Final = 10.0
@@ -96,12 +98,13 @@ class Watch:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._failing = False
+        self._pid = os.getpid()
         if self._state is not None:
             self._restore(self._state)
 
     def _windows_of(self, source: Source) -> Callable[[float], Snapshot]:
         """Where windows come from: a collector has those of up to 15 minutes."""
-        longest = max((_longest(rule) for rule in self._engine.rules), default=1.0)
+        longest = max([1.0, *map(_longest, self._engine.rules)])
         own: Callable[[float], Snapshot] | None = getattr(source, "window", None)
         if own is not None and longest <= _LONGEST_OF_COLLECTOR:
             return own
@@ -117,6 +120,7 @@ class Watch:
                     target=self._run, name="ometrics-rules", daemon=True
                 )
                 self._thread.start()
+                atexit.register(self.close, 2.0)
         return self
 
     def _run(self) -> None:
@@ -223,8 +227,12 @@ class Watch:
         """
         Evaluate no more, and deliver what can be within `timeout` seconds. Idempotent.
 
-        Incidents stay open: they are saved, if there is a file for that.
+        Incidents stay open: they are saved, if there is a file for that. A forked child
+        has no part in its parent's watch, and closes nothing.
         """
+        if self._pid != os.getpid():
+            return
+        atexit.unregister(self.close)
         self._stop.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
@@ -255,7 +263,7 @@ class _Saved(msgspec.Struct):
 
 
 class _Taken:
-    """Windows, each taken anew only when it can have changed by much."""
+    """Windows; very long ones are taken anew only when they can have changed."""
 
     def __init__(self, window: Callable[[float], Snapshot], clock: Clock) -> None:
         self._window = window
@@ -265,7 +273,8 @@ class _Taken:
     def __call__(self, seconds: float) -> Snapshot:
         now = self._clock.monotonic()
         at, snapshot = self._taken.get(seconds, (float("-inf"), None))
-        if snapshot is None or now - at >= seconds * _FRESHNESS:
+        is_fresh = seconds > _LONGEST_OF_COLLECTOR and now - at < seconds * _FRESHNESS
+        if snapshot is None or not is_fresh:
             snapshot = self._window(max(seconds, 1.0))
             self._taken[seconds] = now, snapshot
         return snapshot

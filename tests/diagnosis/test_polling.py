@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""The poller of `/api/ps`, against a scripted server."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hooks import wait_for
+
+import ometrics
+from ometrics.ollama import Residency
+from ometrics.testing import FakeClock, Hang, Raw, ScriptedOllama, Status, ps_response
+
+PS = "/api/ps"
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedOllama]:
+    """A server that says what a test tells it."""
+    with ScriptedOllama() as running:
+        yield running
+
+
+def says(server: ScriptedOllama, *names: str, **changes: Any) -> None:
+    """Have these models in memory."""
+    body = ps_response(names)
+    for row in body["models"]:
+        row.update(changes)
+    server.script(PS, [body])
+
+
+def by_name(residency: Residency) -> dict[str, Any]:
+    """What it saw; the server adds a tag to names without one."""
+    return {model.name.removesuffix(":latest"): model for model in residency.models}
+
+
+def test_what_the_server_says(server: ScriptedOllama) -> None:
+    """Sizes, context and quantization come as they are; a share of both."""
+    says(server, "llama3.2:latest", size=1000, size_vram=250)
+    residency = Residency(server.url)
+    assert residency.poll()
+
+    (model,) = residency.models
+    assert ("llama3.2:latest", 1000, 0.25) == (model.name, model.size, model.gpu_share)
+    assert (4096, True) == (model.context_length, model.loaded)
+    assert residency.version
+
+
+def test_loads_and_evictions_are_counted(server: ScriptedOllama) -> None:
+    """A model that goes before its time was evicted; one that expired was not."""
+    clock = FakeClock()
+    residency = Residency(server.url, clock=clock)
+    later = "2023-11-14T22:20:00Z"  # the fake clock begins at 22:13:20
+    says(server, "a", "b", expires_at=later)
+    residency.poll()
+    says(server, "b", expires_at=later)
+    residency.poll()  # a went before its time
+    says(server, "a", "b", expires_at=later)
+    residency.poll()
+    clock.advance(1000)
+    says(server)
+    residency.poll()  # both had expired
+
+    models = by_name(residency)
+    assert (1, 1, False) == (
+        models["a"].loads,
+        models["a"].evictions,
+        models["a"].loaded,
+    )
+    assert (0, 0, False) == (
+        models["b"].loads,
+        models["b"].evictions,
+        models["b"].loaded,
+    )
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [Status(500, {"error": "no"})],
+        [Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n<x>")],
+        [{"models": "many"}],
+        [{"models": [{"size": 1}]}],
+        [Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 9000000\r\n\r\n" + b" " * 9_000_000)],
+    ],
+)
+def test_an_answer_of_something_else_is_a_failure(
+    server: ScriptedOllama, script: Any
+) -> None:
+    """Whatever comes, it is counted, and what was known stays."""
+    says(server, "a")
+    residency = Residency(server.url)
+    residency.poll()
+    server.script(PS, script)
+
+    assert not residency.poll()
+    assert (1, 1, ["a"]) == (
+        residency.polls,
+        residency.failures,
+        list(by_name(residency)),
+    )
+
+
+def test_nobody_there() -> None:
+    """A server that is away is a failed poll, not an exception."""
+    with ScriptedOllama() as server:
+        url = server.url
+
+    assert not Residency(url).poll()
+
+
+def test_a_hanging_server_holds_up_no_reader(server: ScriptedOllama) -> None:
+    """While a poll waits, what was seen can be read."""
+    says(server, "a")
+    residency = Residency(server.url, timeout=1.0)
+    residency.poll()
+    server.script(PS, [Hang()])
+    thread = threading.Thread(target=residency.poll)
+    thread.start()
+    began = time.monotonic()
+    names = list(by_name(residency))
+    took = time.monotonic() - began
+    thread.join()
+
+    assert (["a"], True) == (names, took < 0.5)
+
+
+def test_the_thread(server: ScriptedOllama) -> None:
+    """`ometrics.ollama.residency` polls by itself until it is closed."""
+    says(server, "a")
+    with ometrics.ollama.residency(server.url, interval=0.01) as residency:
+        wait_for(lambda: residency.polls > 2)
+
+    assert "a" in by_name(residency)
+
+
+@pytest.mark.parametrize("interval", [0, -1, float("inf"), float("nan")])
+def test_a_bad_interval_is_refused(interval: float) -> None:
+    """An interval that is no time is an error that quotes it."""
+    with pytest.raises(ValueError, match=str(interval)):
+        Residency(interval=interval)
+
+
+def test_it_reads_only(server: ScriptedOllama) -> None:
+    """Nothing but the two questions goes to the server."""
+    residency = Residency(server.url)
+    residency.poll()
+    residency.poll()
+
+    assert {("GET", "/api/version"), ("GET", PS)} == {
+        (request.method, request.path) for request in server.requests
+    }
