@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cli_runs import call, export, snapshot
+from cli_runs import call, environment, export, snapshot
 
 from ometrics.testing import ScriptedOllama, ps_response
 
@@ -18,6 +18,10 @@ def test_a_problem_is_exit_code_1(tmp_path: Path) -> None:
     assert 1 == result.returncode
     assert "llama3.2: requests are given up before they are answered" in result.stdout
     assert "because  timeouts 20; 87.0% of the requests" in result.stdout
+    narrow = call("doctor", ill, env=environment(COLUMNS="60"))
+    lines = narrow.stdout.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert all(line.startswith("  ") for line in lines[2:] if line)
 
 
 def test_nothing_wrong_is_exit_code_0(tmp_path: Path) -> None:

@@ -19,26 +19,30 @@ from ometrics.cli.run import Program, run
 from ometrics.cli.show import show
 from ometrics.cli.store import store_command
 
+# Not the docstring: there `\b`, which keeps click from filling lines, would be text.
+HELP = """
+Exact, nearly free metrics for agents that talk to Ollama models.
+
+\b
+  ometrics demo                          see it work, with or without Ollama
+  ometrics run --live agent.py           watch a program of yours
+  ometrics run --json new.json agent.py  keep what it measured
+  ometrics show new.json                 look at it again
+  ometrics diff old.json new.json        compare two runs
+  ometrics check new.json --rules TOML   hold it against limits
+  ometrics doctor new.json               why is it slow?
+  ometrics history metrics.db            what was counted when
+"""
+
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="See 'ometrics COMMAND --help' for each command, with examples.",
+    help=HELP,
 )
 @click.version_option(ometrics.__version__, prog_name="ometrics")
 def ometrics_command() -> None:
-    r"""
-    Exact, nearly free metrics for agents that talk to Ollama models.
-
-    \b
-      ometrics demo                          see it work, with or without Ollama
-      ometrics run --live agent.py           watch a program of yours
-      ometrics run --json new.json agent.py  keep what it measured
-      ometrics show new.json                 look at it again
-      ometrics diff old.json new.json        compare two runs
-      ometrics check new.json -e 'error_rate < 1%'
-      ometrics doctor new.json               why it is slow
-      ometrics history metrics.db            what was counted when
-    """
+    """All commands."""
 
 
 for command in (

@@ -7,6 +7,8 @@ import sys
 from typing import IO
 
 import click
+from rich.console import Group
+from rich.table import Table
 from rich.text import Text
 
 from ometrics.cli.files import JSON_FILE, load
@@ -74,18 +76,20 @@ def _loaded(server: str | None) -> list[LoadedModel]:
     return [model for model in residency.models if model.loaded]
 
 
-def _text(finding: Finding) -> Text:
-    """A finding in four lines, the first of which is read."""
+def _text(finding: Finding) -> Group:
+    """A line to read, and two to read on, which stay indented when they wrap."""
     style = "bold red" if finding.problem else "bold"
     model = harmless(finding.model) or "all models"
-    return Text.assemble(
-        (model, "bold"),
-        ": ",
-        (finding.what, style),
-        (f"  {finding.certainty}\n", "dim"),
-        "  because  ",
-        "; ".join(map(str, finding.evidence)),
-        "\n  do       ",
-        finding.advice,
-        "\n",
+    more = Table.grid(padding=(0, 2, 0, 0))
+    more.add_row("  because", "; ".join(map(str, finding.evidence)))
+    more.add_row("  do", finding.advice)
+    return Group(
+        Text.assemble(
+            (model, "bold"),
+            ": ",
+            (finding.what, style),
+            (f"  {finding.certainty}", "dim"),
+        ),
+        more,
+        "",
     )
