@@ -16,8 +16,8 @@ from ometrics.cli.files import writable
 from ometrics.cli.launch import launch
 from ometrics.cli.watch import Watch
 from ometrics.collector import MetricsCollector
-from ometrics.view.escape import harmless
 from ometrics.rules.load import RuleSet
+from ometrics.view.escape import harmless
 
 MAX_PORT: Final = 65_535
 
@@ -144,13 +144,13 @@ def _said(error: Exception) -> int:
 @click.argument("program")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def run(
+    program: str,
+    args: tuple[str, ...],
+    *,
     json: Path | None,
     port: int | None,
     store: str | None,
     rules_file: Path | None,
-    program: str,
-    args: tuple[str, ...],
-    *,
     live: bool,
     is_module: bool,
 ) -> Program:
