@@ -214,5 +214,12 @@ def check_stream(call: CallMetrics, seen: list[str]) -> None:
         spent = call.time_to_first_chunk.sum_ns + call.time_per_output_chunk.sum_ns
         assert spent <= call.latency.sum_ns
     if call.network.count:
-        parts = [call.connect, call.load, call.prefill, call.decode, call.residual, call.network]
+        parts = [
+            call.connect,
+            call.load,
+            call.prefill,
+            call.decode,
+            call.residual,
+            call.network,
+        ]
         assert call.latency.sum_ns == sum(part.sum_ns for part in parts)
