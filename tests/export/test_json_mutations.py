@@ -18,7 +18,12 @@ import pytest
 from strategies import sample_snapshot
 
 from ometrics import _histogram
-from ometrics.histogram import UINT64_MAX, layout_of
+from ometrics.histogram import (
+    TOKEN_SECONDS,
+    UINT64_MAX,
+    TokenHistogram,
+    layout_of,
+)
 from ometrics.snapshot import CallMetrics, PerformanceMetrics, Snapshot
 
 TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|null')
