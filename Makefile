@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 SANITIZERS ?= thread address undefined
-EXTRAS := cli,demo,ollama,openai,otlp,prometheus,resources,rules,serve,store
+EXTRAS := cli,demo,ollama,openai,otlp,prometheus,proxy,resources,rules,serve,store
 
 PY := $(VENV)/bin/python
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(PY) -m pip install --quiet

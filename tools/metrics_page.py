@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ometrics.export.names import METRICS, SCOPE_LABELS, Metric, Scope
 from ometrics.histogram import DEFAULT_BUCKETS, GENAI_DURATION_BUCKETS
+from ometrics.proxy import numbers as proxy_numbers
 from ometrics.serve import numbers
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
@@ -28,6 +29,8 @@ def page() -> str:
     tables = [_scope(scope, title) for scope, title in SCOPES.items()]
     about = "On the Prometheus pages of an endpoint, beside what it serves."
     tables.append(_table("Of the endpoint", about, numbers.METRICS))
+    about = "On the same pages where `ometrics proxy` serves them."
+    tables.append(_table("Of the proxy", about, proxy_numbers.METRICS))
     scopes = "\n".join(tables)
     return f"""\
 # Metrics

@@ -14,6 +14,7 @@ from ometrics.cli.demo import demo
 from ometrics.cli.diff import diff
 from ometrics.cli.doctor import doctor
 from ometrics.cli.history import history
+from ometrics.cli.proxy import proxy
 from ometrics.cli.rules import rules
 from ometrics.cli.run import Program, run
 from ometrics.cli.show import show
@@ -27,6 +28,7 @@ Exact, nearly free metrics for agents that talk to Ollama models.
   ometrics demo                          see it work, with or without Ollama
   ometrics run --live agent.py           watch a program of yours
   ometrics run --json new.json agent.py  keep what it measured
+  ometrics proxy                         measure clients in any language
   ometrics show new.json                 look at it again
   ometrics diff old.json new.json        compare two runs
   ometrics check new.json --rules TOML   hold it against limits
@@ -48,6 +50,7 @@ def ometrics_command() -> None:
 for command in (
     demo,
     run,
+    proxy,
     show,
     diff,
     check_command,

@@ -114,6 +114,38 @@ class Hosts:
         )
 
 
+class Bearer:
+    """
+    A token that readers must send.
+
+    Args:
+        token: The token.
+
+    Raises:
+        ValueError: It cannot be sent in a header.
+
+    Thread-safety:
+        Any thread.
+    """
+
+    def __init__(self, token: str) -> None:
+        if not _TOKEN.fullmatch(token):
+            raise ValueError(
+                "token must be letters, digits and ._~+/- only, as RFC 6750 has it:"
+                " for example secrets.token_urlsafe()"
+            )
+        self._token = token.encode()
+
+    def is_sent_in(self, authorization: str | None) -> bool:
+        """Whether an `Authorization` header (`None`: there is none) holds it."""
+        scheme, _, given = (authorization or "").strip().partition(" ")
+        # Compared even where the scheme is wrong: time tells nothing. What is no text
+        # in UTF-8 must not fail here: a header may hold any bytes.
+        sent = given.strip().encode("utf-8", "surrogateescape")
+        same = hmac.compare_digest(sent, self._token)
+        return same and scheme.lower() == "bearer"
+
+
 class Guard:
     """
     Answers requests for the pages.
@@ -131,13 +163,8 @@ class Guard:
     """
 
     def __init__(self, pages: Pages, *, token: str | None, hosts: Hosts) -> None:
-        if token is not None and not _TOKEN.fullmatch(token):
-            raise ValueError(
-                "token must be letters, digits and ._~+/- only, as RFC 6750 has it:"
-                " for example secrets.token_urlsafe()"
-            )
         self._pages = pages
-        self._token = None if token is None else token.encode()
+        self._bearer = None if token is None else Bearer(token)
         self._hosts = hosts
 
     def respond(self, method: str, path: str, headers: Headers) -> Response:
@@ -188,12 +215,7 @@ class Guard:
         return None
 
     def _knows(self, authorization: str | None) -> bool:
-        if self._token is None:
-            return True
-        scheme, _, given = (authorization or "").strip().partition(" ")
-        # Compared even where the scheme is wrong: time tells nothing.
-        same = hmac.compare_digest(given.strip().encode(), self._token)
-        return same and scheme.lower() == "bearer"
+        return self._bearer is None or self._bearer.is_sent_in(authorization)
 
 
 def accepts_gzip(accept_encoding: str) -> bool:

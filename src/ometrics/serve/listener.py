@@ -32,6 +32,8 @@ import weakref
 from contextlib import suppress
 from typing import Any, Final, Literal
 
+from ometrics.serve.programs import program_at
+
 #: Requests that are answered at once.
 MAX_ANSWERS: Final = 16
 #: Connections that are open at once, whatever they do.
@@ -117,7 +119,7 @@ class Listener(socket.socket):
         try:
             plain = socket.create_server(address, family=family, backlog=BACKLOG)
         except OSError as error:
-            raise OSError(error.errno, _explain(error, address)) from error
+            raise OSError(error.errno, explain(error, address)) from error
         return cls(family, plain.detach())
 
     def listen(self, _: int = BACKLOG, /) -> None:
@@ -274,10 +276,19 @@ def _give_up() -> None:
         listener.abandon()
 
 
-def _explain(error: OSError, address: Address) -> str:
+def explain(error: OSError, address: Address) -> str:
+    """
+    Say in a sentence why an address cannot be had, and what to do.
+
+    Args:
+        error: What binding to it raised.
+        address: Address and port.
+    """
     where = f"port {address[1]} on {address[0]}"
     if error.errno == errno.EADDRINUSE:
-        return f"{where} is in use: choose another one, or port=0 for any free one"
+        program = program_at(address[1])
+        by = "" if program is None else f" by {program}"
+        return f"{where} is in use{by}: choose another one, or 0 for any free one"
     if error.errno == errno.EACCES:
         return f"{where} is not allowed to this user: choose one above 1023"
     return f"{where} cannot be had: {error.strerror}"

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: MIT
+"""`ometrics proxy`: every client of a server measured, whatever its language."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from ometrics.cli.files import writable
+from ometrics.collector import MetricsCollector
+from ometrics.export import json as json_export
+from ometrics.view import tables
+from ometrics.view.escape import harmless
+from ometrics.view.terminal import can_animate, console_for
+
+if TYPE_CHECKING:
+    from ometrics.proxy import Proxy
+    from ometrics.serve import Endpoint
+
+MAX_PORT: Final = 65_535
+#: How often the main thread looks up; a signal wakes it at once where it can.
+_LOOK_S: Final = 0.5
+
+EXAMPLES = """
+\b
+Examples:
+  ometrics proxy                             then, for the agents:
+    export OLLAMA_HOST=http://127.0.0.1:11435
+    export OPENAI_BASE_URL=http://127.0.0.1:11435/v1
+  ometrics proxy --live                      watch them
+  ometrics proxy --json day.json             and keep what was measured
+  ometrics proxy --upstream http://gpu:8080 --listen 127.0.0.1:8081 --serve 0
+
+Requests and answers pass unchanged, byte by byte as they come; calls to models are
+measured on the way, and nothing of their text is kept or logged. Ctrl-C or SIGTERM
+ends it: streams under way have --drain seconds to end, then the summary is shown. A
+second one ends it at once.
+
+Web pages can only call it from this machine's own origins (--allow-origin adds some),
+and other machines only with --token-file, --tls-client-ca or --allow-public.
+"""
+
+
+class CannotStartError(click.ClickException):
+    """It cannot listen, or a package is missing; exit code 2."""
+
+    exit_code = 2
+
+
+class _Address(click.ParamType):  # type: ignore[type-arg]
+    """`HOST:PORT`, `:PORT`, `PORT` or `[::1]:PORT`."""
+
+    name = "HOST:PORT"
+
+    def convert(
+        self,
+        value: object,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[str, int]:
+        """Host and port."""
+        host, _, port = str(value).rpartition(":")
+        if not port.isdecimal() or int(port) > MAX_PORT:
+            self.fail(f"{value!r} is no HOST:PORT, such as 127.0.0.1:11435", param, ctx)
+        return host.strip("[]") or "127.0.0.1", int(port)
+
+
+@click.command(epilog=EXAMPLES)
+@click.option(
+    "--upstream",
+    metavar="URL",
+    default="http://127.0.0.1:11434",
+    show_default=True,
+    help="The server that the calls go to.",
+)
+@click.option(
+    "--listen",
+    type=_Address(),
+    metavar="HOST:PORT",
+    default="127.0.0.1:11435",
+    show_default=True,
+    help="Where the clients find the proxy; port 0 is any free one.",
+)
+@click.option(
+    "--serve",
+    "metrics_port",
+    type=click.IntRange(0, MAX_PORT),
+    metavar="PORT",
+    default=9464,
+    show_default=True,
+    help="Serve /metrics (Prometheus) on 127.0.0.1:PORT; 0 is any free one.",
+)
+@click.option(
+    "--json",
+    metavar="FILE",
+    callback=writable,
+    help="Write all that was measured to FILE at the end, for 'show' and 'diff'.",
+)
+@click.option(
+    "--live",
+    is_flag=True,
+    help="Show a table that updates in place, when standard error is a terminal.",
+)
+@click.option(
+    "--drain",
+    type=click.FloatRange(0, 86_400),
+    metavar="S",
+    default=10.0,
+    show_default=True,
+    help="How long streams under way may go on at the end.",
+)
+@click.option(
+    "--max-requests",
+    type=click.IntRange(1, 100_000),
+    metavar="N",
+    default=1000,
+    show_default=True,
+    help="Requests under way at once; further ones are answered 503.",
+)
+@click.option(
+    "--token-file",
+    metavar="FILE",
+    help="Callers must send the bearer token in FILE (mode 0600), as their API key.",
+)
+@click.option("--tls-cert", metavar="FILE", help="Certificate (PEM): speak HTTPS.")
+@click.option("--tls-key", metavar="FILE", help="Its key, if it is not in that file.")
+@click.option(
+    "--tls-client-ca",
+    metavar="FILE",
+    help="Callers need a certificate of these authorities (PEM).",
+)
+@click.option(
+    "--allow-host",
+    "hosts",
+    metavar="NAME",
+    multiple=True,
+    help="A name under which callers reach it, beside localhost; may be repeated.",
+)
+@click.option(
+    "--allow-origin",
+    "origins",
+    metavar="ORIGIN",
+    multiple=True,
+    help="A web page's origin that may call, as https://chat.example.com; repeatable.",
+)
+@click.option(
+    "--allow-public",
+    is_flag=True,
+    help="Let other machines in without asking them for anything.",
+)
+def proxy(
+    *,
+    upstream: str,
+    listen: tuple[str, int],
+    metrics_port: int,
+    json: Path | None,
+    drain: float,
+    max_requests: int,
+    token_file: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    tls_client_ca: str | None,
+    hosts: tuple[str, ...],
+    origins: tuple[str, ...],
+    live: bool,
+    allow_public: bool,
+) -> int:
+    """
+    Stand in front of a server and measure every client, in any language.
+
+    The server is Ollama, or another that speaks its interface, OpenAI's or Anthropic's.
+    """
+    collector = MetricsCollector()
+    end = _End()
+    with ExitStack() as stack:
+        try:
+            from ometrics.proxy import Proxy
+            from ometrics.serve import Endpoint
+
+            running = Proxy.start(
+                collector,
+                upstream=upstream,
+                host=listen[0],
+                port=listen[1],
+                token_file=token_file,
+                tls_cert=tls_cert,
+                tls_key=tls_key,
+                tls_client_ca=tls_client_ca,
+                allowed_hosts=hosts,
+                allowed_origins=origins,
+                allow_public=allow_public,
+                max_requests=max_requests,
+            )
+            stack.callback(running.close, 0.0)
+            endpoint = stack.enter_context(
+                Endpoint.start(collector, port=metrics_port, numbers=[running.numbers])
+            )
+        except ImportError as error:
+            raise CannotStartError(str(error)) from None
+        except (OSError, ValueError) as error:
+            text = getattr(error, "strerror", None) or str(error)
+            if isinstance(error, OSError) and error.filename is not None:
+                text = f"{error.filename}: {text}"
+            raise CannotStartError(harmless(_as_options(text))) from None
+        end.watch()
+        _introduce(running, endpoint)
+        _work(running, collector, end, drain_s=drain, shows=live)
+        _report(collector, json)
+    return 0
+
+
+class _End:
+    """The signal that ends the proxy; the second one ends it at once."""
+
+    def __init__(self) -> None:
+        self.came = threading.Event()
+        self.is_urgent = False
+
+    def watch(self) -> None:
+        """Notice signals from now on."""
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._on_signal)
+
+    def wait(self) -> None:
+        """Wait for the first."""
+        while not self.came.wait(_LOOK_S):
+            pass
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.is_urgent = self.came.is_set()
+        self.came.set()
+
+
+def _introduce(running: Proxy, endpoint: Endpoint) -> None:
+    _say(f"measuring {running.upstream.base} at {running.url}")
+    _say(f"for the clients: OLLAMA_HOST={running.url}")
+    _say(f"metrics: {endpoint.url}/metrics")
+
+
+def _work(
+    running: Proxy,
+    collector: MetricsCollector,
+    end: _End,
+    *,
+    drain_s: float,
+    shows: bool,
+) -> None:
+    """Until the end, and until what is under way then has ended."""
+    console = console_for(sys.stderr)
+    if shows and can_animate(console):
+        from ometrics.view.live import live
+
+        with live(collector, console):
+            end.wait()
+        console.print()
+    else:
+        end.wait()
+    if running.under_way:
+        _say(f"{running.under_way} under way: they have at most {drain_s:g} s more")
+    closing = threading.Thread(target=running.close, args=(drain_s,), daemon=True)
+    closing.start()
+    while closing.is_alive() and not end.is_urgent:
+        closing.join(_LOOK_S)
+    running.close(0.0)
+
+
+def _report(collector: MetricsCollector, json: Path | None) -> None:
+    snapshot = collector.snapshot()
+    console_for(sys.stderr).print(tables.report(snapshot), end="")
+    if json is not None:
+        try:
+            json_export.write(snapshot, json)
+        except OSError as error:
+            raise click.ClickException(
+                f"cannot write {harmless(str(json))}: {error.strerror}"
+            ) from None
+        _say(f"wrote {json}")
+
+
+def _as_options(text: str) -> str:
+    """An error of the library in the command's terms."""
+    for argument, option in (
+        ("token= or token_file= (and tls_cert=)", "--token-file (and --tls-cert)"),
+        ("tls_client_ca=", "--tls-client-ca"),
+        ("allow_public=True", "--allow-public"),
+    ):
+        text = text.replace(argument, option)
+    return text
+
+
+def _say(text: str) -> None:
+    click.echo(f"ometrics: {harmless(text)}", err=True)

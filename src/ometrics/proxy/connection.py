@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""`Connection`: a caller's connection, known so that its number is bounded.
+
+The server library has no limit of connections. This stands between a socket and its
+protocol, and does nothing but to note who is there and when they last sent something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ometrics.proxy.numbers import Counts
+
+
+class Connections:
+    """
+    Those that are open, who has been silent longest first.
+
+    Args:
+        counts: The proxy's own numbers.
+        limit: How many may be.
+    """
+
+    def __init__(self, counts: Counts, limit: int) -> None:
+        self._counts = counts
+        self._limit = limit
+        self._open: dict[Connection, None] = {}
+
+    def add(self, connection: Connection) -> bool:
+        """Whether there is room for it, at the cost of an idle one if need be."""
+        if len(self._open) >= self._limit:
+            self._counts.turned_away["full"] += 1
+            idle = next((one for one in self._open if one.is_idle), None)
+            if idle is None:
+                return False
+            idle.end()
+        self._open[connection] = None
+        self._counts.connections = len(self._open)
+        return True
+
+    async def end_all(self) -> None:
+        """Close all that are left, whatever they do."""
+        for connection in [*self._open]:
+            connection.end()
+        await asyncio.sleep(0)  # until the event loop has done so
+
+    def remove(self, connection: Connection) -> None:
+        """It is closed."""
+        self._open.pop(connection, None)
+        self._counts.connections = len(self._open)
+
+
+class Connection(asyncio.Protocol):
+    """
+    One of them.
+
+    Args:
+        inner: The protocol that speaks HTTP.
+        connections: Where it is noted.
+
+    Attributes:
+        is_idle: Whether it has no request under way.
+    """
+
+    def __init__(self, inner: Any, connections: Connections) -> None:
+        self._inner = inner
+        self._connections = connections
+        self._transport: Any = None
+        self.is_idle = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Let it in, or close it."""
+        self._transport = transport
+        if self._connections.add(self):
+            self._inner.connection_made(transport)
+        else:
+            transport.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Forget it."""
+        self._connections.remove(self)
+        self._inner.connection_lost(error)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass it on."""
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        """Pass it on."""
+        is_kept: bool | None = self._inner.eof_received()
+        return is_kept
+
+    def pause_writing(self) -> None:
+        """Pass it on."""
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass it on."""
+        self._inner.resume_writing()
+
+    def end(self) -> None:
+        """Close it now."""
+        self._connections.remove(self)
+        self._transport.abort()

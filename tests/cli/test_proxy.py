@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""`ometrics proxy`: from the command line to the report at its end."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from cli_runs import OMETRICS, environment
+from proxying import BODY, MODEL, PATIENCE
+
+from ometrics import Snapshot
+from ometrics.testing import Hang, ScriptedOllama, chat_chunk, chat_done
+
+
+@contextmanager
+def _proxy(
+    server: ScriptedOllama, *options: str
+) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+    """The process, the proxy's address and that of its metrics."""
+    command = (*OMETRICS, "proxy", "--upstream", server.url, "--listen", "127.0.0.1:0")
+    process = subprocess.Popen(
+        (*command, "--serve", "0", *options),
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    try:
+        lines = "".join(process.stderr.readline() for _ in range(3))
+        url, metrics = re.search(
+            r"OLLAMA_HOST=(\S+)\n.*?(http\S+)", lines, re.DOTALL
+        ).groups()  # type: ignore[union-attr]
+        yield process, url, metrics
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+@contextmanager
+def _chat(url: str) -> Iterator[http.client.HTTPResponse]:
+    """A call by hand."""
+    where = urlsplit(url)
+    with closing(
+        http.client.HTTPConnection(where.hostname or "", where.port, timeout=PATIENCE)
+    ) as connection:
+        connection.request("POST", "/api/chat", body=json.dumps(BODY))
+        yield connection.getresponse()
+
+
+def test_measures_serves_and_reports(server: ScriptedOllama, tmp_path: Path) -> None:
+    """A call is on the metrics page, and at the end in the summary and the file."""
+    file = tmp_path / "day.json"
+    with _proxy(server, "--json", str(file)) as (process, url, metrics):
+        with _chat(url) as answer:
+            answer.read()
+        with urllib.request.urlopen(metrics, timeout=PATIENCE) as got:
+            page = got.read().decode()
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=PATIENCE)
+
+    assert 'ometrics_proxy_requests_total{result="answered"} 1' in page
+    assert "ometrics_proxy_upstream_up" in page
+    assert f'model="{MODEL}"' in page or MODEL in page
+    assert 0 == process.returncode
+    assert MODEL in said
+    assert 1 == Snapshot.from_json(file.read_bytes()).models[MODEL].successful_reqs
+
+
+def test_sigterm_lets_streams_end(server: ScriptedOllama) -> None:
+    """A stream under way at SIGTERM comes whole."""
+    server.script("/api/chat", [chat_chunk("a"), Hang(), chat_done()])
+    with _proxy(server) as (process, url, _), _chat(url) as answer:
+        server.wait_for(lambda s: s.hanging)
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        assert "1 under way" in process.stderr.readline()
+        server.release()
+        assert answer.read().endswith(b"}\n")
+        assert 0 == process.wait(PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--listen", "0.0.0.0:0"), "--allow-public"),
+        (("--listen", "nowhere"), "HOST:PORT"),
+        (("--upstream", "ftp://x"), "no address of a server"),
+        (("--listen", "127.0.0.1:{port}"), "is in use"),
+        (("--upstream", "http://127.0.0.1:0", "--token-file", "/nowhere"), "nowhere"),
+    ],
+)
+def test_what_cannot_be(
+    server: ScriptedOllama, options: tuple[str, ...], says: str
+) -> None:
+    """A wrong option ends it with code 2, and with what to do instead."""
+    given = [option.format(port=server.port) for option in options]
+    done = subprocess.run(
+        (*OMETRICS, "proxy", "--serve", "0", *given),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert 2 == done.returncode, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
