@@ -136,6 +136,10 @@ class Server:
             )
             ready()
             await self._stopping.wait()
+            # asyncio loses a connection that it accepts in the turn in which it closes
+            # (CPython 3.11): so no more of them first, and then the end.
+            loop.remove_reader(listener)
+            await asyncio.sleep(_LAST_TURNS_S)
             server.close()
             make.pre_shutdown()
             with suppress(asyncio.TimeoutError):
