@@ -1,8 +1,19 @@
 # SPDX-License-Identifier: MIT
 """`Server`: the event loop, its limits, and its orderly end.
 
-aiohttp is server and client: both parse in C (llhttp), pass chunks on without a copy of
-the whole, and cancel a request whose caller is gone.
+aiohttp is both server and client: it parses in C (llhttp), refuses what two parsers
+could read differently, passes chunks on as they come, and cancels the request of a
+caller who is gone. In one run on two busy cores (`benchmarks/proxy.py`, 20 streams):
+
+| | first chunk p50 | CPU a chunk |
+|---|---|---|
+| direct | 0.5 ms | |
+| this proxy, measuring | 2.2 ms | 77 us |
+| the same on uvloop, in another run | 1.8 ms | 70 us |
+| uvicorn (h11) and httpx, measuring nothing | 4.2 ms | 203 us |
+| nginx, unbuffered | 0.8 ms | 23 us |
+
+h11 over anyio was left out: it is what the slower pair above consists of.
 """
 
 from __future__ import annotations
