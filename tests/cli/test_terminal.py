@@ -203,7 +203,7 @@ def test_demo_is_watched(tmp_path: Path) -> None:
 
         assert 0 == terminal.finish()
     assert "worker 1" not in terminal.screen
-    assert "where the time went" in terminal.seen
+    assert "share of time" in terminal.seen
     assert terminal.cursor_is_visible
     terminal.close()
 
