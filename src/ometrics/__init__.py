@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         Snapshot,
         TaskStatistics,
     )
+    from ometrics.sources import Source, merge, read
 
 __version__ = "0.1.0"
 
@@ -76,12 +77,15 @@ __all__ = [
     "PerformanceMetrics",
     "ResourceMetrics",
     "Snapshot",
+    "Source",
     "TaskStatistics",
     "Timer",
     "TokenHistogram",
     "UnknownModelError",
     "diagnose",
     "instrument",
+    "merge",
+    "read",
     "uninstrument",
 ]
 
@@ -122,6 +126,7 @@ if not TYPE_CHECKING:
                 "Snapshot",
                 "TaskStatistics",
             ),
+            "sources": ("Source", "merge", "read"),
         },
         modules=(
             "diagnosis",

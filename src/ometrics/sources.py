@@ -8,10 +8,15 @@ works for one process works for all of a machine.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from ometrics.snapshot import Snapshot
+
+#: Largest document in bytes that is read; a thousand busy models take about 30 MB.
+MAX_BYTES: Final = 256 * 2**20
 
 
 class Source(Protocol):
@@ -63,3 +68,81 @@ def merge(*sources: Source) -> Merged:
     if not sources:
         raise ValueError("merge() needs at least one source")
     return Merged(sources)
+
+
+def read(
+    where: str | os.PathLike[str], *, token: str | None = None, timeout: float = 10.0
+) -> Source:
+    """
+    What was exported, or what another process serves, as a source.
+
+    Nothing is read before `snapshot()` is called, and then anew each time.
+
+    Args:
+        where: A file that `export_json_to_file()` or `ometrics run --json` wrote, or
+            the `http://` or `https://` URL of an endpoint; of its pages `/metrics.json`
+            is read, which may be left out: `read("http://127.0.0.1:9464")`.
+        token: The endpoint's bearer token; `None` if it needs none.
+        timeout: Seconds until an endpoint must have answered in full.
+
+    Raises:
+        ValueError: Not such a URL. `snapshot()` raises it of a document that is not an
+            export, or larger than 256 MiB.
+        OSError: By `snapshot()`: it cannot be read; of an endpoint, this includes
+            every answer but success, and redirects to another host.
+    """
+    if isinstance(where, str) and "://" in where:
+        from ometrics._remote import Remote
+
+        return Remote(where, token=token, timeout=timeout)
+    if token is not None:
+        raise ValueError(f"a token is for an endpoint's URL; {str(where)!r} is a file")
+    return File(where)
+
+
+class File:
+    """
+    An exported file as a source; made by `read()`.
+
+    Thread-safety:
+        Any thread.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def snapshot(self) -> Snapshot:
+        """
+        What the file holds now.
+
+        Raises:
+            ValueError: It is not an export; the message names the file and the field.
+            OSError: It cannot be read.
+        """
+        with self.path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        return parse(data, str(self.path))
+
+    def __repr__(self) -> str:
+        return f"<File {str(self.path)!r}>"
+
+
+def parse(data: bytes, name: str) -> Snapshot:
+    """
+    An exported document as a snapshot.
+
+    Args:
+        data: The document.
+        name: Where it came from, for the messages.
+
+    Raises:
+        ValueError: It is too large, or not an export.
+    """
+    from ometrics.snapshot import Snapshot
+
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"{name}: larger than {MAX_BYTES >> 20} MiB, no export is")
+    try:
+        return Snapshot.from_json(data)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None

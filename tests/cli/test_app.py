@@ -19,17 +19,54 @@ from cli_runs import (
 
 pytest.importorskip("click", reason="the extra cli is not installed")
 pytest.importorskip("rich", reason="the extra cli is not installed")
-pytest.importorskip("ollama", reason="the extra ollama is not installed")
+
+from ometrics.cli.app import COMMANDS
 
 
-@pytest.mark.parametrize("command", ["run", "show", "diff", "demo"])
-def test_help_teaches(command: str) -> None:
-    """Every command has examples, and they are commands."""
-    result = call(command, "--help")
+@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches(command: str, columns: int) -> None:
+    """Every command has examples, they are commands, and the page fits."""
+    result = call(command, "--help", env=environment(COLUMNS=str(columns)))
 
     assert 0 == result.returncode
     assert f"  ometrics {command} " in result.stdout.partition("Examples:")[2]
-    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert max(map(len, result.stdout.splitlines())) <= columns
+    assert "\b" not in result.stdout
+    assert "\\b" not in result.stdout
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_help_of_the_whole_fits(columns: int) -> None:
+    """Each command and each example is a line of its own."""
+    result = call("--help", env=environment(COLUMNS=str(columns)))
+    lines = result.stdout.splitlines()
+
+    assert max(map(len, lines)) <= columns
+    assert "\\b" not in result.stdout
+    for command in COMMANDS:
+        assert [line for line in lines if line.startswith(f"  {command} ")]
+    assert [line for line in lines if line.startswith("  ometrics run --live agent.py")]
+
+
+def test_help_imports_no_command() -> None:
+    """So that many commands cost no time."""
+    program = (
+        "import sys; sys.argv[1:] = ['--help']\n"
+        "from ometrics.cli import main\n"
+        "try: main()\n"
+        "finally: print(sorted({'rich', 'ometrics.cli.run'} & {*sys.modules}))"
+    )
+
+    assert python("-c", program).stdout.endswith("[]\n")
+
+
+def test_a_wrong_command_names_the_right_one() -> None:
+    """Exit code 2, and what may have been meant."""
+    result = call("shwo")
+
+    assert 2 == result.returncode
+    assert "is it show?" in result.stderr
 
 
 def test_without_arguments_there_is_help() -> None:
@@ -37,7 +74,7 @@ def test_without_arguments_there_is_help() -> None:
     result = call()
 
     assert 2 == result.returncode
-    for command in ("run", "show", "diff", "demo"):
+    for command in COMMANDS:
         assert f"  {command} " in result.stdout + result.stderr
 
 
@@ -52,7 +89,7 @@ def test_version() -> None:
 def test_without_the_extra_one_line_says_how_to_get_it(package: str) -> None:
     """No traceback, exit code 2."""
     program = (
-        f"import sys; sys.modules[{package!r}] = None\n"
+        f"import sys; sys.modules[{package!r}] = None; sys.argv[1:] = ['show', '-']\n"
         "from ometrics.cli import main; main()"
     )
     result = python("-c", program)

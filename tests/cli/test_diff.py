@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
-from cli_runs import (
-    call,
-    export,
-    snapshot,
-)
+from cli_runs import MODEL, call, environment, export, snapshot
 from msgspec.structs import replace
-from strategies import sample_snapshot
+
+from ometrics import CallMetrics, LatencyHistogram, Snapshot
 
 pytest.importorskip("click", reason="the extra cli is not installed")
 pytest.importorskip("rich", reason="the extra cli is not installed")
@@ -31,10 +29,12 @@ FAST, SLOW = (0.10,) * 100, (0.12,) * 100
         ((FAST, 0), (SLOW, 0), "19.9", 1),
         ((FAST, 0), (SLOW, 0), "20.1", 0),
         ((SLOW, 0), (FAST, 0), "0", 0),
-        ((FAST, 0), (FAST, 1), "50%", 1),
+        ((FAST, 0), (FAST, 1), "50%", 0),
+        ((FAST, 0), (FAST, 20), "50%", 1),
         ((FAST, 50), (FAST, 52), "10%", 0),
-        ((FAST, 50), (FAST, 70), "10%", 1),
-        ((FAST, 5), (FAST, 0), "0%", 0),
+        ((FAST, 50), (FAST, 150), "10%", 1),
+        ((FAST, 20), (FAST, 0), "0%", 0),
+        ((FAST[:6], 0), (SLOW[:6], 0), "10%", 0),
     ],
 )
 def test_diff_fails_above_the_limit(
@@ -44,7 +44,7 @@ def test_diff_fails_above_the_limit(
     code: int,
     tmp_path: Path,
 ) -> None:
-    """Exit 1 when times or the error rate grew by more than the limit, else 0."""
+    """Exit 1 when times or the error rate grew beyond noise and the limit, else 0."""
     files = [
         export(tmp_path / name, snapshot(latencies=latencies, errors=errors))
         for name, (latencies, errors) in (("old.json", old), ("new.json", new))
@@ -52,26 +52,60 @@ def test_diff_fails_above_the_limit(
     result = call("diff", *files, *([] if limit is None else ["--fail-above", limit]))
 
     assert code == result.returncode
-    assert ("worse" in result.stdout.replace("is worse", "")) == (code == 1)
+    assert ("\nworse: " in result.stdout) == (code == 1)
+
+
+def generating(seconds: float) -> Snapshot:
+    """A run of 50 calls of 100 tokens each, generated in so many seconds."""
+    call = CallMetrics(
+        operation="chat",
+        successful_reqs=50,
+        latency=LatencyHistogram.of([10.0] * 50),
+        decode=LatencyHistogram.of([seconds] * 50),
+        decode_tokens=5000,
+        decode_ns=round(50 * seconds * 1e9),
+    )
+    run = snapshot(latencies=(10.0,) * 50)
+    return replace(
+        run, models={MODEL: replace(run.models[MODEL], calls={"chat": call})}
+    )
 
 
 def test_diff_of_tokens_a_second(tmp_path: Path) -> None:
     """Falling tokens/s are worse, rising ones are not."""
-    base = sample_snapshot()
-    model = base.models["qwen2.5:0.5b"]
-    chat = replace(model.calls["chat"], decode_ns=2 * model.calls["chat"].decode_ns)
-    slow = replace(model, calls={**model.calls, "chat": chat})
-    slower = export(
-        tmp_path / "slower.json",
-        replace(base, models={**base.models, model.model: slow}),
-    )
-    same = export(tmp_path / "same.json", base)
+    fast = export(tmp_path / "fast.json", generating(1.0))
+    slow = export(tmp_path / "slow.json", generating(2.0))
 
-    down = call("diff", same, slower, "--fail-above", "10%")
-    up = call("diff", slower, same, "--fail-above", "10%")
+    down = call("diff", fast, slow, "--fail-above", "10%")
+    up = call("diff", slow, fast, "--fail-above", "10%")
 
     assert (1, 0) == (down.returncode, up.returncode)
     assert "tokens/s: -50.0%" in down.stdout
+
+
+def test_diff_says_how_much_data_it_takes(tmp_path: Path) -> None:
+    """Too few requests for a percentile are no verdict, and no failure."""
+    path = export(tmp_path / "a.json", snapshot(latencies=FAST))
+    result = call("diff", path, path, "--fail-above", "10%")
+
+    assert 0 == result.returncode
+    assert re.search(r"p99 .* needs \d+ values", result.stdout)
+    assert "nothing is worse by more than 10%" in result.stdout
+    few = export(tmp_path / "few.json", snapshot(latencies=FAST[:2]))
+    result = call("diff", few, few, "--fail-above", "10%")
+    assert "error rate" in result.stdout
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_diff_fits(columns: int, tmp_path: Path) -> None:
+    """What changed and the verdict are seen at 60 columns."""
+    old = export(tmp_path / "old.json", generating(1.0))
+    new = export(tmp_path / "new.json", generating(2.0))
+    result = call("diff", old, new, env=environment(COLUMNS=str(columns)))
+
+    assert columns >= max(map(len, result.stdout.splitlines()))
+    assert "-50.0%" in result.stdout
+    assert ("worse" in result.stdout) == (columns >= 60)
 
 
 def test_diff_of_a_lost_model_fails(tmp_path: Path) -> None:

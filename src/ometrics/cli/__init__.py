@@ -21,14 +21,15 @@ def main() -> None:
     """
     try:
         from ometrics.cli import app
+
+        program = app.parse()
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in {"click", "rich"}:
             raise
         sys.exit(_without_packages())
-    program = app.parse()
     if program is not None:
         # Outside click, which has ideas of its own about the exceptions of a program.
-        program.execute()
+        program()
 
 
 def _without_packages() -> int:

@@ -6,16 +6,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 from rich.console import Console
 from rich.text import Text
 
-from ometrics.cli.files import JSON_FILE, UnreadableFileError, load
+from ometrics.cli.arguments import (
+    SOURCE,
+    SOURCES_HELP,
+    UnreadableSourceError,
+    snapshot_of,
+)
+from ometrics.cli.command import Command
 from ometrics.rules import expect
-from ometrics.rules.check import Result, Verdict, check
+from ometrics.rules.check import Result, Verdict
+from ometrics.rules.check import check as check_rules
 from ometrics.rules.words import amount
+from ometrics.sources import Source
 from ometrics.view.escape import harmless
 from ometrics.view.fitted import Column, FittedTable
 from ometrics.view.terminal import console_for
@@ -23,16 +31,17 @@ from ometrics.view.terminal import console_for
 if TYPE_CHECKING:
     from ometrics.rules.load import RuleSet
 
-EXAMPLES = """
-\b
-Examples:
-  ometrics check run.json --rules rules.toml
-  ometrics check run.json -e 'latency.p95 < 2s' -e 'errors == 0'
-  ometrics run --json run.json bench.py && ometrics check run.json -e 'error_rate < 1%'
-
+EXAMPLES: Final = (
+    ("ometrics check run.json --rules rules.toml", "all rules of a file"),
+    ("ometrics check run.json -e 'latency.p95 < 2s'", "a limit"),
+    ("ometrics check run.json -e 'error_rate < 1%'", "another"),
+)
+NOTES: Final = f"""
 Exit codes: 0 all hold; 1 one failed, or nothing is known of its number; 2 wrong usage
-or files. All of FILE is one window, whatever 'over' says. 'ometrics rules metrics'
-lists what can be checked.
+or sources. All of the source is one window, whatever 'over' says. 'ometrics rules
+metrics' lists what can be checked.
+
+{SOURCES_HELP}
 """
 # Verdict -> its word and style; the worst first.
 _VERDICTS: Final[dict[Verdict, tuple[str, str]]] = {
@@ -42,8 +51,8 @@ _VERDICTS: Final[dict[Verdict, tuple[str, str]]] = {
 }
 
 
-@click.command("check", epilog=EXAMPLES)
-@click.argument("file", type=JSON_FILE)
+@click.command(cls=Command, examples=EXAMPLES, notes=NOTES)
+@click.argument("source", type=SOURCE)
 @click.option(
     "--rules",
     "rules_file",
@@ -59,10 +68,10 @@ _VERDICTS: Final[dict[Verdict, tuple[str, str]]] = {
     metavar="TEXT",
     help="What must hold, such as 'latency.p95 < 2s'; may be given several times.",
 )
-def check_command(
-    file: IO[bytes], rules_file: Path | None, expectations: tuple[str, ...]
+def check(
+    source: Source, rules_file: Path | None, expectations: tuple[str, ...]
 ) -> int:
-    """Check FILE, an exported JSON, against rules; exit with 1 if one does not hold."""
+    """Hold a SOURCE against rules; exit with 1 if one does not hold."""
     if rules_file is None and not expectations:
         raise click.UsageError("say what must hold: --rules TOML or --expect TEXT")
     rules = [] if rules_file is None else [*load_rules(rules_file).rules]
@@ -70,7 +79,7 @@ def check_command(
         wanted = [expect(text) for text in expectations]
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--expect") from None
-    results = check([*rules, *wanted], load(file))
+    results = check_rules([*rules, *wanted], snapshot_of(source))
     report(results, console_for(sys.stdout))
     return int(any(result.verdict != "ok" for result in results))
 
@@ -80,7 +89,7 @@ def load_rules(path: Path) -> RuleSet:
     Read a file of rules; `default` is ours, unless there is such a file.
 
     Raises:
-        UnreadableFileError: It cannot be read, or says what cannot be meant.
+        UnreadableSourceError: It cannot be read, or says what cannot be meant.
     """
     from ometrics.rules.load import defaults
     from ometrics.rules.load import load as read
@@ -90,9 +99,9 @@ def load_rules(path: Path) -> RuleSet:
             return defaults()
         return read(path)
     except OSError as error:
-        raise UnreadableFileError(f"{path}: {error.strerror}") from None
+        raise UnreadableSourceError(f"{path}: {error.strerror}") from None
     except (ValueError, ImportError) as error:
-        raise UnreadableFileError(harmless(str(error))) from None
+        raise UnreadableSourceError(harmless(str(error))) from None
 
 
 def report(results: Sequence[Result], console: Console) -> None:

@@ -5,19 +5,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Final
 
 import click
 
-from ometrics.cli.files import writable
+from ometrics.cli.arguments import writable
+from ometrics.cli.command import Command
 from ometrics.view.terminal import console_for
 
-EXAMPLES = """
-\b
-Examples:
-  ometrics demo                      an Ollama if one answers, else the engine
-  ometrics demo --engine --tasks 3   the engine: llama.cpp with SmolLM2-135M
-  ometrics demo --model llama3.2 --json demo.json && ometrics show demo.json
-
+EXAMPLES: Final = (
+    ("ometrics demo", "on an Ollama if one answers, else the engine"),
+    ("ometrics demo --engine --tasks 3", "on the engine: llama.cpp, SmolLM2-135M"),
+    ("ometrics demo --model llama3.2", "on this model of an Ollama"),
+)
+NOTES: Final = """
 A planner and a reviewer (threads) and two workers (asyncio) write about things; an
 intern makes every mistake once, so that a 404, a cancelled stream and a timeout are
 seen. The answers come from a real model, as good as it is.
@@ -30,7 +31,7 @@ class MissingPackageError(click.ClickException):
     exit_code = 2
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=Command, examples=EXAMPLES, notes=NOTES)
 @click.option(
     "--tasks",
     type=click.IntRange(1, 10_000),

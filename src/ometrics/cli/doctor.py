@@ -4,38 +4,41 @@
 from __future__ import annotations
 
 import sys
-from typing import IO
+from typing import Final
 
 import click
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ometrics.cli.files import JSON_FILE, load
+from ometrics.cli.arguments import SOURCE, SOURCES_HELP, snapshot_of
+from ometrics.cli.command import Command
 from ometrics.diagnosis import Finding, diagnose
 from ometrics.loaded import LoadedModel
+from ometrics.sources import Source
 from ometrics.view.escape import harmless
 from ometrics.view.terminal import console_for
 
-EXAMPLES = """
-\b
-Examples:
-  ometrics run --json run.json agent.py && ometrics doctor run.json
-  ometrics doctor run.json --earlier yesterday.json --ollama http://localhost:11434
-  curl -s localhost:9464/metrics.json | ometrics doctor -
-
-Exit codes: 0 nothing is wrong; 1 something is; 2 wrong usage or files. Each finding
+EXAMPLES: Final = (
+    ("ometrics doctor run.json", "of what a run wrote"),
+    ("ometrics doctor new.json --earlier old.json", "what became slower too"),
+    ("ometrics doctor http://127.0.0.1:9464", "of a process that serves"),
+)
+NOTES: Final = f"""
+Exit codes: 0 nothing is wrong; 1 something is; 2 wrong usage or sources. Each finding
 says how sure it is; docs/diagnosis.md says when it is found, and when not.
+
+{SOURCES_HELP}
 """
 
 
-@click.command(epilog=EXAMPLES)
-@click.argument("file", type=JSON_FILE)
+@click.command(cls=Command, examples=EXAMPLES, notes=NOTES)
+@click.argument("source", type=SOURCE)
 @click.option(
     "--earlier",
-    type=JSON_FILE,
-    metavar="FILE",
-    help="An export of an earlier time, to find what became slower.",
+    type=SOURCE,
+    metavar="SOURCE",
+    help="A source of an earlier time, to find what became slower.",
 )
 @click.option(
     "--ollama",
@@ -43,10 +46,10 @@ says how sure it is; docs/diagnosis.md says when it is found, and when not.
     metavar="URL",
     help="Ask this server which models are in memory, and whether on the GPU.",
 )
-def doctor(file: IO[bytes], earlier: IO[bytes] | None, server: str | None) -> int:
-    """Say what is wrong with the models of FILE, an exported JSON; '-' reads stdin."""
-    snapshot = load(file)
-    before = None if earlier is None else load(earlier)
+def doctor(source: Source, earlier: Source | None, server: str | None) -> int:
+    """Say what is wrong with the models of a SOURCE."""
+    snapshot = snapshot_of(source)
+    before = None if earlier is None else snapshot_of(earlier)
     findings = diagnose(snapshot, earlier=before, loaded=_loaded(server))
     console = console_for(sys.stdout)
     for finding in findings:

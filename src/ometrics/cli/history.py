@@ -15,6 +15,7 @@ import click
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from ometrics.cli.command import Command
 from ometrics.cli.store import DEFAULT, opened
 from ometrics.durations import parse_length
 from ometrics.snapshot import PerformanceMetrics, Snapshot
@@ -25,14 +26,13 @@ from ometrics.view.plots import chart, sparkline
 from ometrics.view.terminal import console_for
 from ometrics.view.units import compact, count, duration, percent
 
-EXAMPLES = """
-\b
-Examples:
-  ometrics history
-  ometrics history metrics.db --since 7d --step 1h
-  ometrics history --since 2026-11-24T14:00 --until 2026-11-24T15:00 --model llama3.2
-  ometrics history postgresql://user@host/metrics --csv > history.csv
-
+EXAMPLES: Final = (
+    ("ometrics history", "the last day of metrics.db"),
+    ("ometrics history metrics.db --since 7d --step 1h", "a week by the hour"),
+    ("ometrics history --since yesterday --model llama3.2", "one model"),
+    ("ometrics history postgresql://user@host/db --csv", "for other programs"),
+)
+NOTES: Final = """
 TIME is a length of time ago such as 24h, a date or time in UTC, 'today' or 'yesterday'.
 A stretch in which no process was counting is a gap, not a zero. Exit codes: 0 all is
 well; 2 wrong usage, or a store that cannot be read.
@@ -103,7 +103,7 @@ class Series:
         return total
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=Command, examples=EXAMPLES, notes=NOTES)
 @click.argument("store", default=DEFAULT)
 @click.option("--since", default="24h", show_default=True, metavar="TIME")
 @click.option("--until", default="now", show_default=True, metavar="TIME")

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from ometrics.cli.files import writable
+from ometrics.cli.arguments import writable
+from ometrics.cli.command import Command
 from ometrics.collector import MetricsCollector
 from ometrics.export import json as json_export
 from ometrics.view import tables
@@ -28,20 +29,18 @@ MAX_PORT: Final = 65_535
 #: How often the main thread looks up; a signal wakes it at once where it can.
 _LOOK_S: Final = 0.5
 
-EXAMPLES = """
-\b
-Examples:
-  ometrics proxy                             then, for the agents:
-    export OLLAMA_HOST=http://127.0.0.1:11435
-    export OPENAI_BASE_URL=http://127.0.0.1:11435/v1
-  ometrics proxy --live                      watch them
-  ometrics proxy --json day.json             and keep what was measured
-  ometrics proxy --upstream http://gpu:8080 --listen 127.0.0.1:8081 --serve 0
-
-Requests and answers pass unchanged, byte by byte as they come; calls to models are
-measured on the way, and nothing of their text is kept or logged. Ctrl-C or SIGTERM
-ends it: streams under way have --drain seconds to end, then the summary is shown. A
-second one ends it at once.
+EXAMPLES: Final = (
+    ("ometrics proxy", "then OLLAMA_HOST=http://127.0.0.1:11435 for agents"),
+    ("ometrics proxy --live", "watch them"),
+    ("ometrics proxy --json day.json", "keep what was measured"),
+    ("ometrics proxy --upstream http://gpu:8080", "in front of another server"),
+)
+NOTES: Final = """
+OpenAI's clients find it by OPENAI_BASE_URL=http://127.0.0.1:11435/v1. Requests and
+answers pass unchanged, byte by byte as they come; calls to models are measured on the
+way, and nothing of their text is kept or logged. Ctrl-C or SIGTERM ends it: streams
+under way have --drain seconds to end, then the summary is shown. A second one ends it
+at once.
 
 Web pages can only call it from this machine's own origins (--allow-origin adds some),
 and other machines only with --token-file, --tls-client-ca or --allow-public.
@@ -72,7 +71,7 @@ class _Address(click.ParamType):  # type: ignore[type-arg]
         return host.strip("[]") or "127.0.0.1", int(port)
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=Command, examples=EXAMPLES, notes=NOTES)
 @click.option(
     "--upstream",
     metavar="URL",

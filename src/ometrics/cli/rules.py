@@ -5,34 +5,36 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Final
 
 import click
 from rich.text import Text
 
+from ometrics.cli.arguments import SOURCE, UnreadableSourceError, snapshot_of
 from ometrics.cli.check import load_rules
-from ometrics.cli.files import JSON_FILE, UnreadableFileError, load
+from ometrics.cli.command import Group
 from ometrics.rules import Engine, Objective, quantities
 from ometrics.rules.replay import ReplayError, replay
 from ometrics.rules.words import describe, sentence
+from ometrics.sources import Source
 from ometrics.view.escape import harmless
 from ometrics.view.fitted import Column, FittedTable
 from ometrics.view.terminal import console_for
+from ometrics.view.units import counted
 
-EXAMPLES = """
-\b
-Examples:
-  ometrics rules check rules.toml
-  ometrics rules show default
-  ometrics rules show rules.toml --prometheus > ometrics-alerts.yml
-  ometrics rules test rules.toml 09:00.json 09:01.json 09:02.json
-  ometrics rules metrics | grep chunk
-"""
+EXAMPLES: Final = (
+    ("ometrics rules check rules.toml", "is it right?"),
+    ("ometrics rules show rules.toml", "what does it say?"),
+    ("ometrics rules show default", "what do the rules say that suit most?"),
+    ("ometrics rules show rules.toml --prometheus", "the same as Prometheus' rules"),
+    ("ometrics rules test rules.toml 1.json 2.json", "when would it alert?"),
+    ("ometrics rules metrics", "what can be watched?"),
+)
 
 RULES_FILE: Any = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.group(epilog=EXAMPLES)
+@click.group(cls=Group, examples=EXAMPLES)
 def rules() -> None:
     """Check, show and try out a file of rules."""
 
@@ -44,8 +46,8 @@ def check(files: tuple[Path, ...]) -> None:
     for file in files:
         found = load_rules(file).rules
         objectives = sum(isinstance(rule, Objective) for rule in found)
-        rules = _counted(len(found) - objectives, "rule")
-        click.echo(f"{file}: {rules}, {_counted(objectives, 'objective')}, ok")
+        rules = counted(len(found) - objectives, "rule")
+        click.echo(f"{file}: {rules}, {counted(objectives, 'objective')}, ok")
 
 
 @rules.command()
@@ -64,7 +66,7 @@ def show(file: Path, *, prometheus: bool) -> None:
         try:
             click.echo(rules_file(rules_of_file), nl=False)
         except ValueError as error:
-            raise UnreadableFileError(f"{file}: {error}") from None
+            raise UnreadableSourceError(f"{file}: {error}") from None
         return
     console = console_for(sys.stdout)
     for rule in rules_of_file:
@@ -79,16 +81,16 @@ def show(file: Path, *, prometheus: bool) -> None:
 
 @rules.command()
 @click.argument("file", type=RULES_FILE)
-@click.argument("exports", type=JSON_FILE, nargs=-1, required=True)
-def test(file: Path, exports: tuple[IO[bytes], ...]) -> int:
+@click.argument("exports", type=SOURCE, nargs=-1, required=True)
+def test(file: Path, exports: tuple[Source, ...]) -> int:
     """
     Run the rules of FILE over EXPORTS, and say what would have been alerted when.
 
-    EXPORTS are JSON files that one collector wrote, in the order of time. Exit with 1
+    EXPORTS are sources of one collector, in the order of time. Exit with 1
     if an incident is still on at the end.
     """
     engine = Engine(load_rules(file).rules)
-    snapshots = [load(export) for export in exports]
+    snapshots = [snapshot_of(export) for export in exports]
     console = console_for(sys.stdout)
     try:
         for alert in replay(engine, snapshots):
@@ -101,9 +103,9 @@ def test(file: Path, exports: tuple[IO[bytes], ...]) -> int:
                 )
             )
     except ReplayError as error:
-        raise UnreadableFileError(harmless(str(error))) from None
+        raise UnreadableSourceError(harmless(str(error))) from None
     on = sum(status.phase == "firing" for status in engine.statuses())
-    words = f"{_counted(on, 'incident')} at the end"
+    words = f"{counted(on, 'incident')} at the end"
     console.print(Text(words, "bold red" if on else "green"))
     return int(bool(on))
 
@@ -117,7 +119,3 @@ def metrics() -> None:
     ]
     columns = (Column("metric", left=True), Column("unit"), Column("of", left=True))
     console_for(sys.stdout).print(FittedTable(columns, rows))
-
-
-def _counted(amount: int, noun: str) -> str:
-    return f"{amount} {noun}" if amount == 1 else f"{amount} {noun}s"

@@ -11,8 +11,9 @@ from typing import Final
 
 import click
 
+from ometrics.cli.arguments import writable
 from ometrics.cli.check import load_rules
-from ometrics.cli.files import writable
+from ometrics.cli.command import Command
 from ometrics.cli.launch import launch
 from ometrics.cli.watch import Watch
 from ometrics.collector import MetricsCollector
@@ -21,16 +22,15 @@ from ometrics.view.escape import harmless
 
 MAX_PORT: Final = 65_535
 
-EXAMPLES = """
-\b
-Examples:
-  ometrics run agent.py --its --own=arguments
-  ometrics run --live -m my_package.agent
-  ometrics run --json run.json agent.py && ometrics show run.json
-  ometrics run --store metrics.db agent.py && ometrics history metrics.db
-  ometrics run --serve 9464 agent.py    for Prometheus: localhost:9464/metrics
-  ometrics run --rules default agent.py and say when something is wrong
-
+EXAMPLES: Final = (
+    ("ometrics run agent.py --its --own=arguments", "print a summary at the end"),
+    ("ometrics run --live -m my_package.agent", "watch it meanwhile"),
+    ("ometrics run --json run.json agent.py", "keep it for show and diff"),
+    ("ometrics run --store metrics.db agent.py", "keep it for history"),
+    ("ometrics run --rules default agent.py", "be told when something is wrong"),
+    ("ometrics run --serve 9464 agent.py", "let Prometheus read it meanwhile"),
+)
+NOTES: Final = """
 The program keeps its exit code, its output, its traceback and its signals: one that
 SIGTERM or Ctrl-C ends still ends by that signal, after the summary. Only a program
 that is killed (SIGKILL, os._exit) or replaced (os.exec*) leaves no summary. Processes
@@ -64,7 +64,7 @@ class Program:
     store: str | None = None
     rules: RuleSet | None = None
 
-    def execute(self) -> None:
+    def __call__(self) -> None:
         """
         Run it in this process and report at the end of the process, however it ends.
 
@@ -101,7 +101,9 @@ def _said(error: Exception) -> int:
 
 
 @click.command(
-    epilog=EXAMPLES,
+    cls=Command,
+    examples=EXAMPLES,
+    notes=NOTES,
     # What follows the program's name is the program's.
     context_settings={"allow_interspersed_args": False},
 )

@@ -4,30 +4,32 @@
 from __future__ import annotations
 
 import sys
-from typing import IO
+from typing import Final
 
 import click
 from rich.console import Group
 from rich.text import Text
 
-from ometrics.cli.files import JSON_FILE, load
+from ometrics.cli.arguments import SOURCE, SOURCES_HELP, snapshot_of
+from ometrics.cli.command import Command
 from ometrics.snapshot import PerformanceMetrics
+from ometrics.sources import Source
 from ometrics.view import tables
+from ometrics.view.calls import all_calls
 from ometrics.view.escape import harmless
 from ometrics.view.histogram_plot import HistogramPlot
+from ometrics.view.names import TOKENS
 from ometrics.view.terminal import console_for
 
-EXAMPLES = """
-\b
-Examples:
-  ometrics run --json run.json agent.py && ometrics show run.json
-  ometrics show run.json --model llama3.2
-  curl -s localhost:9464/metrics.json | ometrics show -
-"""
+EXAMPLES: Final = (
+    ("ometrics show run.json", "what a run wrote"),
+    ("ometrics show run.json --model llama3.2", "details of one model"),
+    ("ometrics show http://127.0.0.1:9464", "of a process that serves"),
+)
 
 
-@click.command(epilog=EXAMPLES)
-@click.argument("file", type=JSON_FILE)
+@click.command(cls=Command, examples=EXAMPLES, notes=SOURCES_HELP)
+@click.argument("source", type=SOURCE)
 @click.option(
     "--model",
     "names",
@@ -35,19 +37,18 @@ Examples:
     metavar="NAME",
     help="Details of this model only; may be given several times.",
 )
-def show(file: IO[bytes], names: tuple[str, ...]) -> None:
+def show(source: Source, names: tuple[str, ...]) -> None:
     """
-    Show FILE, an exported JSON, as tables and latency histograms.
+    Show a SOURCE as tables and latency histograms.
 
-    FILE is what 'ometrics run --json' or 'export_json_to_file' wrote; '-' reads
-    standard input. Quantiles are exact to 1 %, counts and sums are exact.
+    Counts and sums are exact, quantiles are to 1 %.
     """
-    snapshot = load(file)
+    snapshot = snapshot_of(source)
     unknown = [n for n in names if n not in snapshot.models]
     if unknown:
         known = ", ".join(harmless(n) for n in snapshot.models) or "none"
         raise click.BadParameter(
-            f"{harmless(unknown[0])!r} is not in the file; it has: {known}",
+            f"{harmless(unknown[0])!r} is not there; known are: {known}",
             param_hint="--model",
         )
     console = console_for(sys.stdout)
@@ -72,18 +73,11 @@ def details(metrics: PerformanceMetrics) -> Group:
 
 
 def _tokens(metrics: PerformanceMetrics) -> str:
-    """Tokens by kind, as far as anybody told."""
-    kinds = []
-    for title, field in (
-        ("prompt", "prompt_tokens"),
-        ("cached", "cached_tokens"),
-        ("completion", "completion_tokens"),
-    ):
-        known = [
-            value
-            for call in metrics.calls.values()
-            if (value := getattr(call, field)) is not None
-        ]
-        if known:
-            kinds.append(f"{sum(known):,} {title}")
+    """Tokens by kind, as far as they are known."""
+    calls = all_calls(metrics)
+    kinds = [
+        f"{amount:,} {kind}"
+        for kind, field in TOKENS.items()
+        if (amount := getattr(calls, field)) is not None
+    ]
     return f"  {', '.join(kinds)} tokens" if kinds else ""

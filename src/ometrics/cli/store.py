@@ -7,11 +7,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 from rich.text import Text
 
+from ometrics.cli.command import Group
 from ometrics.view.escape import harmless
 from ometrics.view.terminal import console_for
 from ometrics.view.units import number
@@ -19,14 +20,13 @@ from ometrics.view.units import number
 if TYPE_CHECKING:
     from ometrics.store import Store
 
-DEFAULT = "metrics.db"
-EXAMPLES = """
-\b
-Examples:
-  ometrics store info
-  ometrics store check metrics.db && echo sound
-  ometrics store migrate metrics.db postgresql://user@host/metrics
-
+DEFAULT: Final = "metrics.db"
+EXAMPLES: Final = (
+    ("ometrics store info", "what is in metrics.db"),
+    ("ometrics store check metrics.db && echo sound", "is it?"),
+    ("ometrics store migrate metrics.db postgresql://host/db", "move it"),
+)
+NOTES: Final = """
 STORE is a file or a database URL; 'metrics.db' if it is left out. Exit codes: 0 all is
 well; 1 'check' found damage; 2 wrong usage, or a store that cannot be used.
 """
@@ -57,12 +57,12 @@ def opened(where: str, *, create: bool = False) -> Iterator[Store]:
         raise UnusableStoreError(harmless(str(error))) from None
 
 
-@click.group("store", epilog=EXAMPLES)
-def store_command() -> None:
+@click.group(cls=Group, examples=EXAMPLES, notes=NOTES)
+def store() -> None:
     """Look after a history that 'MetricsCollector(store=...)' wrote."""
 
 
-@store_command.command()
+@store.command()
 @click.argument("store", default=DEFAULT)
 def info(store: str) -> None:
     """Say what is in STORE: size, span, windows by level, models, processes."""
@@ -92,7 +92,7 @@ def info(store: str) -> None:
         console.print(Text.assemble((f"{title:<10} ", "dim"), value), soft_wrap=True)
 
 
-@store_command.command()
+@store.command()
 @click.argument("store", default=DEFAULT)
 def check(store: str) -> int:
     """Read all of STORE; name what is damaged, and exit with 1 if anything is."""
@@ -106,7 +106,7 @@ def check(store: str) -> int:
     return int(bool(problems))
 
 
-@store_command.command()
+@store.command()
 @click.argument("store", default=DEFAULT)
 @click.option("--vacuum", is_flag=True, help="Give freed space back to the disk.")
 def thin(store: str, *, vacuum: bool) -> None:
@@ -118,7 +118,7 @@ def thin(store: str, *, vacuum: bool) -> None:
     click.echo(f"{changed:,} windows merged or deleted")
 
 
-@store_command.command()
+@store.command()
 @click.argument("store")
 @click.option("--model", metavar="NAME", help="Only this model.")
 @click.option("--before", metavar="TIME", help="Only what ended before, such as 90d.")
@@ -138,7 +138,7 @@ def forget(store: str, model: str | None, before: str | None, *, yes: bool) -> N
     click.echo(f"{deleted:,} rows deleted")
 
 
-@store_command.command()
+@store.command()
 @click.argument("store")
 @click.argument("file", type=click.Path(path_type=Path))
 def export(store: str, file: Path) -> None:
@@ -153,7 +153,7 @@ def export(store: str, file: Path) -> None:
     click.echo(f"{n:,} rows written to {harmless(str(file))}")
 
 
-@store_command.command("import")
+@store.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("store")
 def import_(file: Path, store: str) -> None:
@@ -165,7 +165,7 @@ def import_(file: Path, store: str) -> None:
     click.echo(f"{n:,} rows read into {harmless(there.database.place)}")
 
 
-@store_command.command()
+@store.command()
 @click.argument("source")
 @click.argument("target")
 def migrate(source: str, target: str) -> None:

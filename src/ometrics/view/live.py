@@ -15,6 +15,7 @@ from rich.text import Text
 from ometrics.snapshot import PerformanceMetrics, Snapshot
 from ometrics.sources import Source
 from ometrics.view import tables
+from ometrics.view.calls import all_calls
 from ometrics.view.fitted import Column, FittedTable
 from ometrics.view.plots import sparkline
 from ometrics.view.units import count, duration, number
@@ -74,7 +75,7 @@ class LiveTable:
         # The busiest ones, in the order in which they appeared.
         busiest = sorted(
             snapshot.models.values(),
-            key=lambda m: -m.total_requests - tables.in_flight(m),
+            key=lambda m: -m.total_requests - all_calls(m).in_flight,
         )
         shown = {m.model for m in busiest[:room]}
         yield FittedTable(
@@ -102,17 +103,17 @@ class LiveTable:
 
     def _row(self, metrics: PerformanceMetrics) -> list[Text | str]:
         hist = metrics.latency_hist
-        running = tables.in_flight(metrics)
+        calls = all_calls(metrics)
         recent = self._recent.get(metrics.model, ())
         return [
             tables.name(metrics.model),
             count(metrics.total_requests),
             tables.alarming(metrics.failed_reqs),
             tables.quiet(metrics.cancelled_reqs),
-            Text(count(running), "cyan" if running else "dim"),
+            Text(count(calls.in_flight), "cyan" if calls.in_flight else "dim"),
             *(duration(hist.quantile(q)) for q in (0.5, 0.95, 0.99)),
-            duration(tables.first_chunk(metrics)),
-            number(tables.tokens_per_second(metrics)),
+            duration(calls.time_to_first_chunk.quantile(0.5)),
+            number(calls.decode_tokens_per_second),
             Text(sparkline(recent), style="green"),
         ]
 

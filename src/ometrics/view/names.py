@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from ometrics.fields import Field, fields_of
+from ometrics.models import CallMetrics
 from ometrics.snapshot import Snapshot
 from ometrics.view.escape import harmless
 
@@ -25,21 +27,35 @@ class Phase(NamedTuple):
     colour: str
 
 
-# In the order of time; together they are a call's latency.
-PHASES: Final = (
-    Phase("load + queue", "load", "magenta"),
-    Phase("prefill", "prefill", "blue"),
-    Phase("decode", "decode", "green"),
-    Phase("residual", "residual", "yellow"),
-    Phase("network", "network", "cyan"),
+_COLOURS: Final = {
+    "load": "magenta",
+    "prefill": "blue",
+    "decode": "green",
+    "residual": "yellow",
+    "network": "cyan",
+}
+
+
+def _title(field: Field) -> str:
+    return field.title or field.name.replace("_", " ")
+
+
+_HISTOGRAMS: Final = tuple(
+    field for field in fields_of(CallMetrics) if field.kind == "histogram"
+)
+
+# As they are declared; together they are a call's latency.
+PHASES: Final = tuple(
+    Phase(_title(field), field.name, _COLOURS.get(field.name, "white"))
+    for field in _HISTOGRAMS
+    if "phase" in field.labels
 )
 
 # What the client sees of a call: title -> histogram in `CallMetrics`.
 CLIENT_TIMES: Final = {
-    "latency": "latency",
-    "first chunk": "time_to_first_chunk",
-    "first answer": "time_to_first_answer",
-    "between chunks": "time_per_output_chunk",
+    _title(field): field.name
+    for field in _HISTOGRAMS
+    if "phase" not in field.labels and field.metric and field.metric.unit == "s"
 }
 
 # Tokens by kind: title -> field of `CallMetrics`.

@@ -7,7 +7,6 @@ Every name that comes from outside goes through `name`: no controls, no markup.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import reduce
 from typing import Final
 
 from rich.console import Group, RenderableType
@@ -20,6 +19,7 @@ from ometrics.snapshot import (
     Snapshot,
     percentage,
 )
+from ometrics.view.calls import all_calls
 from ometrics.view.escape import harmless
 from ometrics.view.fitted import Column, FittedTable, Flow
 from ometrics.view.names import CLIENT_TIMES, PHASES, losses
@@ -43,33 +43,6 @@ def alarming(value: int) -> Text:
 def quiet(value: int) -> Text:
     """A count that is dim if it is zero."""
     return Text(count(value), style="" if value else "dim")
-
-
-# --- what is read from a model's metrics
-
-
-def merged(metrics: PerformanceMetrics, field: str) -> LatencyHistogram:
-    """One histogram, `field` of `CallMetrics`, of all operations of a model."""
-    hists = (getattr(call, field) for call in metrics.calls.values())
-    empty = LatencyHistogram(bucket_bounds=metrics.latency_hist.bucket_bounds)
-    return reduce(LatencyHistogram.merge, hists, empty)
-
-
-def first_chunk(metrics: PerformanceMetrics) -> float | None:
-    """Median time to the first chunk in seconds; `None` without streams."""
-    return merged(metrics, "time_to_first_chunk").quantile(0.5)
-
-
-def tokens_per_second(metrics: PerformanceMetrics) -> float | None:
-    """Completion tokens over decode time, of all operations; `None` if unknown."""
-    tokens = sum(call.decode_tokens for call in metrics.calls.values())
-    ns = sum(call.decode_ns for call in metrics.calls.values())
-    return tokens / ns * 1e9 if ns else None
-
-
-def in_flight(metrics: PerformanceMetrics) -> int:
-    """Calls that run at the instant of the snapshot."""
-    return sum(call.in_flight for call in metrics.calls.values())
 
 
 # --- tables
@@ -97,6 +70,7 @@ def models(snapshot: Snapshot) -> FittedTable:
 
 def _model(metrics: PerformanceMetrics) -> list[Text | str]:
     hist = metrics.latency_hist
+    calls = all_calls(metrics)
     return [
         name(metrics.model),
         count(metrics.total_requests),
@@ -104,8 +78,8 @@ def _model(metrics: PerformanceMetrics) -> list[Text | str]:
         quiet(metrics.cancelled_reqs),
         duration(hist.mean),
         *(duration(hist.quantile(q)) for q in (0.5, 0.95, 0.99)),
-        duration(first_chunk(metrics)),
-        number(tokens_per_second(metrics)),
+        duration(calls.time_to_first_chunk.quantile(0.5)),
+        number(calls.decode_tokens_per_second),
         count(metrics.tokens_processed),
     ]
 
@@ -173,7 +147,8 @@ def errors(snapshot: Snapshot) -> FittedTable | None:
 def times(metrics: PerformanceMetrics) -> FittedTable:
     """Every kind of time of one model, one row a kind."""
     fields = CLIENT_TIMES | {phase.title: phase.field for phase in PHASES}
-    hists = {title: merged(metrics, field) for title, field in fields.items()}
+    calls = all_calls(metrics)
+    hists = {title: getattr(calls, field) for title, field in fields.items()}
     if hists["latency"] != metrics.latency_hist:
         hists = {"all requests": metrics.latency_hist, **hists}
     columns = (
@@ -208,7 +183,7 @@ def headline(snapshot: Snapshot) -> Flow:
     """Requests, errors, cancelled calls, running calls and the window, in one line."""
     every = snapshot.models.values()
     cancelled = sum(m.cancelled_reqs for m in every)
-    running = sum(map(in_flight, every))
+    running = sum(call.in_flight for m in every for call in m.calls.values())
     failed = counted(snapshot.total_errors, "error")
     if snapshot.total_requests:
         failed += f" ({percent(snapshot.overall_error_rate)})"
