@@ -547,3 +547,7 @@ class MetricsCollector(Core):
         """Identity only: reading the counts is `snapshot()`'s."""
         state = "closed" if self._closed else "open"
         return f"<MetricsCollector {self.instance_id[:8]}, {state}>"
+
+    def _repr_html_(self) -> str:
+        """Show its state in a notebook."""
+        return self.snapshot()._repr_html_()

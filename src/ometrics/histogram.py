@@ -297,11 +297,16 @@ class LatencyHistogram(_Histogram, frozen=True, kw_only=True, gc=False):
         )
 
     def __repr__(self) -> str:
-        """What a person would ask for; `cells` are not for eyes."""
-        return (
-            f"<LatencyHistogram count={self.count} min={self.min}"
-            f" p50={self.quantile(0.5)} p99={self.quantile(0.99)} max={self.max}>"
-        )
+        """What a person would ask for, in one line."""
+        from ometrics.view.lines import histogram_line
+
+        return histogram_line(self)
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook."""
+        from ometrics.view.html import of_histogram
+
+        return of_histogram(self)
 
     @property
     def total(self) -> float:

@@ -326,6 +326,12 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         ),
     ] = None
 
+    def __repr__(self) -> str:
+        """What a person would ask for, in one line."""
+        from ometrics.view.lines import call_line
+
+        return call_line(self)
+
     @property
     def decode_tokens_per_second(self) -> float | None:
         """Completion tokens over the server's decode time; `None` if unknown."""
@@ -429,6 +435,18 @@ class PerformanceMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             " Ollama, `operation@provider`."
         ),
     ] = {}
+
+    def __repr__(self) -> str:
+        """What a person would ask for, in one line."""
+        from ometrics.view.lines import model_line
+
+        return model_line(self)
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook."""
+        from ometrics.view.html import of_model
+
+        return of_model(self)
 
     @property
     def total_requests(self) -> int:

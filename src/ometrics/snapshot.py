@@ -314,12 +314,16 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     ] = 0
 
     def __repr__(self) -> str:
-        """Identity and size; the fields hold the rest."""
-        return (
-            f"<Snapshot of {self.instance_id[:8]}"
-            f" at {self.collection_time.isoformat()}:"
-            f" {len(self.models)} models, {self.total_requests} requests>"
-        )
+        """What a person would ask for, in one line."""
+        from ometrics.view.lines import snapshot_line
+
+        return snapshot_line(self)
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook."""
+        from ometrics.view.html import of_snapshot
+
+        return of_snapshot(self)
 
     @property
     def total_requests(self) -> int:

@@ -7,6 +7,8 @@ A file a job; import what you need from it. Plain text, which needs no package:
 - `names`: what phases, times, tokens and losses are called.
 - `escape`: `harmless`, through which every text from outside goes before it is printed.
 - `plots`: bars, sparklines, charts over time and histograms of characters.
+- `lines`, `html`: how objects show themselves in a terminal and in a notebook.
+- `calls`: a model's calls of all operations as one.
 - `summary`: what `get_summary` and its sisters return.
 
 For a terminal, with rich:
