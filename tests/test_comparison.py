@@ -105,7 +105,7 @@ def test_every_figure_that_got_slower_is_worse() -> None:
         "mean": "worse",
         "first chunk": "worse",
         "tokens/s": "worse",
-        "prefill tokens/s": "worse",
+        "prefill/s": "worse",
         "error rate": "worse",
     } == {title: change.verdict for title, change in found.items()}
 

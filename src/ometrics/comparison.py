@@ -109,7 +109,7 @@ FIGURES: Final = (
     _mean("mean", _latency),
     _quantile("first chunk", 0.5, lambda model: all_calls(model).time_to_first_chunk),
     _speed("tokens/s", "decode"),
-    _speed("prefill tokens/s", "prefill"),
+    _speed("prefill/s", "prefill"),
     Figure(
         "error rate",
         "share",

@@ -89,7 +89,7 @@ def test_diff_says_how_much_data_it_takes(tmp_path: Path) -> None:
     result = call("diff", path, path, "--fail-above", "10%")
 
     assert 0 == result.returncode
-    assert re.search(r"p99 .* needs \d+ values", result.stdout)
+    assert re.search(r"p99 .* too few: 100 of \d+", result.stdout)
     assert "nothing is worse by more than 10%" in result.stdout
     few = export(tmp_path / "few.json", snapshot(latencies=FAST[:2]))
     result = call("diff", few, few, "--fail-above", "10%")

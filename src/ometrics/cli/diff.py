@@ -23,7 +23,6 @@ from ometrics.view.terminal import console_for
 from ometrics.view.units import (
     UNKNOWN,
     count,
-    counted,
     duration,
     number,
     percent,
@@ -45,8 +44,8 @@ Requests count as independent of each other: compare runs of the same work, and 
 minutes in which the machine did something else.
 
 With --fail-above a figure fails that is worse beyond noise and by more than the limit,
-and a model of OLD that NEW lacks. Figures of too little data do not fail; the table
-says how many values it takes.
+and a model of OLD that NEW lacks. Figures of too few values do not fail; the table says
+how many it takes.
 
 Exit codes: 0 not worse, or no limit given; 1 worse; 2 wrong usage or sources.
 
@@ -172,7 +171,7 @@ def _verdict(change: Change, limit: float | None) -> Text:
     if change.change is None:
         if change.count >= change.least:
             return Text(UNKNOWN)
-        return Text(f"needs {counted(change.least, 'value')}", "dim")
+        return Text(f"too few: {count(change.count)} of {count(change.least)}", "dim")
     if change.verdict == "worse":
         beyond = limit is None or change.is_worse(limit)
         return Text("worse" if beyond else "worse, within limit", "red")

@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from ometrics.fields import Field, fields_of
+from ometrics.fields import Counter, Field, fields_of
 from ometrics.models import CallMetrics
 from ometrics.snapshot import Snapshot
 from ometrics.view.escape import harmless
+from ometrics.view.units import counted
 
 
 class Phase(NamedTuple):
@@ -64,6 +65,26 @@ TOKENS: Final = {
     "cached": "cached_tokens",
     "completion": "completion_tokens",
 }
+
+
+_TOKENS_KNOWN: Final = next(
+    (
+        field.known_by
+        for field in fields_of(CallMetrics)
+        if field.name == "prompt_tokens" and isinstance(field, Counter)
+    ),
+    None,
+)
+
+
+def tokens_known(call: CallMetrics) -> str | None:
+    """How many calls gave their tokens, such as `3 of 6 calls`; `None` if all did."""
+    if _TOKENS_KNOWN is None or not call.successful_reqs:
+        return None
+    known: int = getattr(call, _TOKENS_KNOWN)
+    if known >= call.successful_reqs:
+        return None
+    return f"{known:,} of {counted(call.successful_reqs, 'call')}"
 
 
 def losses(snapshot: Snapshot) -> Iterator[tuple[str, int]]:

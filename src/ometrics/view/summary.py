@@ -17,7 +17,7 @@ from ometrics.fields import fields_of
 from ometrics.histogram import LatencyHistogram
 from ometrics.snapshot import CallMetrics, PerformanceMetrics, Snapshot, percentage
 from ometrics.view.escape import harmless
-from ometrics.view.names import CLIENT_TIMES, PHASES, TOKENS, losses
+from ometrics.view.names import CLIENT_TIMES, PHASES, TOKENS, losses, tokens_known
 
 UNKNOWN: Final = "n/a"
 NAME_WIDTH: Final = 40  # characters of a name in a table; names may have 256
@@ -187,6 +187,8 @@ def _call_lines(call: CallMetrics) -> Iterator[str]:
     ]
     if known:
         yield f"Tokens: {', '.join(known)}"
+    if (told := tokens_known(call)) is not None:
+        yield f"Tokens Known For: {told}"
     rates = [
         f"{rate:.1f} tokens/s {phase}"
         for phase, rate in (

@@ -22,7 +22,7 @@ from ometrics.snapshot import (
 from ometrics.view.calls import all_calls
 from ometrics.view.escape import harmless
 from ometrics.view.fitted import Column, FittedTable, Flow
-from ometrics.view.names import CLIENT_TIMES, PHASES, losses
+from ometrics.view.names import CLIENT_TIMES, PHASES, losses, tokens_known
 from ometrics.view.plots import stack
 from ometrics.view.units import UNKNOWN, count, counted, duration, number, percent
 
@@ -220,6 +220,10 @@ def facts(snapshot: Snapshot) -> list[Flow]:
             f"{count(used.goroutine_count)} threads and tasks",
         ]
         lines.append(Flow(parts, ", "))
+    for metrics in snapshot.models.values():
+        if (known := tokens_known(all_calls(metrics))) is not None:
+            text = f"{harmless(metrics.model, NAME_WIDTH)}: tokens known for {known}"
+            lines.append(Flow([Text(text, style="yellow")]))
     lost = [f"{reason}: {count(n)}" for reason, n in losses(snapshot)]
     if lost:
         lost[0] = f"not counted in full: {lost[0]}"
