@@ -12,13 +12,12 @@ from ipaddress import ip_address
 from typing import IO, TYPE_CHECKING, Final
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from ometrics.sources import MAX_BYTES, parse
+from ometrics.sources import in_pieces, parse
 
 if TYPE_CHECKING:
     from ometrics.snapshot import Snapshot
 
 PAGE: Final = "/metrics.json"
-_PIECE: Final = 2**16  # bytes read at once
 
 # What to do about an answer that is no success.
 _ADVICE: Final = {
@@ -142,15 +141,13 @@ def _read(answer: HTTPResponse, deadline: float) -> bytes:
     Raises:
         TimeoutError: It was not complete in time.
     """
-    pieces, size = [], 0
-    while piece := answer.read1(_PIECE):
-        pieces.append(piece)
-        size += len(piece)
-        if size > MAX_BYTES:
-            break  # `parse` says so
+
+    def read(size: int) -> bytes:
         if time.monotonic() > deadline:
             raise TimeoutError
-    return b"".join(pieces)
+        return answer.read1(size)
+
+    return in_pieces(read)
 
 
 def _reason(error: object) -> str:

@@ -9,6 +9,7 @@ works for one process works for all of a machine.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 #: Largest document in bytes that is read; a thousand busy models take about 30 MB.
 MAX_BYTES: Final = 256 * 2**20
+PIECE: Final = 2**16  # bytes read at once
 
 
 class Source(Protocol):
@@ -120,11 +122,24 @@ class File:
             OSError: It cannot be read.
         """
         with self.path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        return parse(data, str(self.path))
+            return parse(in_pieces(file.read1), str(self.path))
 
     def __repr__(self) -> str:
         return f"<File {str(self.path)!r}>"
+
+
+def in_pieces(read: Callable[[int], bytes]) -> bytes:
+    """
+    All that there is to read, but no more than `parse` needs to refuse it.
+
+    Args:
+        read: Returns at most so many bytes, soon; none at the end.
+    """
+    pieces, size = [], 0
+    while size <= MAX_BYTES and (piece := read(PIECE)):
+        pieces.append(piece)
+        size += len(piece)
+    return b"".join(pieces)
 
 
 def parse(data: bytes, name: str) -> Snapshot:

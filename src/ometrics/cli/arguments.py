@@ -65,7 +65,7 @@ class StandardInput:
         Raises:
             ValueError: It is none.
         """
-        data = sys.stdin.buffer.read(sources.MAX_BYTES + 1)
+        data = sources.in_pieces(sys.stdin.buffer.read)
         return sources.parse(data, "standard input")
 
 
