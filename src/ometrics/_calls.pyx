@@ -514,7 +514,9 @@ cdef class Call:
         self.add(e)
         self.ended = True
         if e.impossible:
-            self.table.reject(self.model, NEGATIVE)
+            self.table.reject(
+                self.model, "a duration or token count of the server", NEGATIVE
+            )
         return 0
 
 
@@ -560,4 +562,4 @@ def record_call(
         om_mutex_acquire(&c.lock)
         c.totals.invalid[reason] += 1
         om_mutex_release(&c.lock)
-        collector.reject(model, reason)
+        collector.reject(model, f"latency {seconds} s", reason)

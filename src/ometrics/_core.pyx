@@ -177,11 +177,12 @@ cdef class Core(Table):
         else:
             c.totals.tasks[TASK_DURATION_UNKNOWN] += 1
             c.totals.invalid[reason] += 1
-            ms = NAN
-        locked_emit(&c.ring, EVENT_TASK, completed, 0, ms, now)
+        locked_emit(
+            &c.ring, EVENT_TASK, completed, 0, ms if reason == VALID else NAN, now
+        )
         om_mutex_release(&c.lock)
         if reason != VALID:
-            self.reject("(task duration)", reason)
+            self.reject(None, f"task duration {ms} ms", reason)
 
     def update_resource_metrics(self, memory_mb, cpu_percent, goroutine_count, /):
         """
@@ -224,7 +225,9 @@ cdef class Core(Table):
             c.totals.invalid[reason] += 1
         om_mutex_release(&c.lock)
         if reason != VALID:
-            self.reject("(resources)", reason)
+            self.reject(
+                None, f"one of memory {memory} MB, CPU {cpu} %, {units} units", reason
+            )
 
     def remove_model(self, name, /):
         """

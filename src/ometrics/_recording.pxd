@@ -77,12 +77,14 @@ cdef inline int add_latency(
     else:
         record.counters[MODEL_LATENCY_UNKNOWN] += 1
         c.totals.invalid[reason] += 1
-        seconds = NAN
-    locked_emit(&c.ring, EVENT_LATENCY, 1, record.name_id, seconds, now)
+    locked_emit(
+        &c.ring, EVENT_LATENCY, 1, record.name_id,
+        seconds if reason == VALID else NAN, now,
+    )
     om_mutex_release(&c.lock)
 
     if reason != VALID:
-        table.reject(model, reason)
+        table.reject(model, f"latency {seconds} s", reason)
     return 0
 
 cdef inline int add_error(
@@ -120,7 +122,7 @@ cdef inline int add_error(
     om_mutex_release(&c.lock)
 
     if reason != VALID:
-        table.reject(model, reason)
+        table.reject(model, f"latency {seconds} s", reason)
     return 0
 
 cdef inline int add_tokens(
@@ -150,5 +152,5 @@ cdef inline int add_tokens(
     om_mutex_release(&c.lock)
 
     if overflow < 0:
-        table.reject(model, NEGATIVE)
+        table.reject(model, f"number of tokens {tokens}", NEGATIVE)
     return 0

@@ -58,7 +58,7 @@ cdef int add_batch(Table table, object model, Slot slot, object values) except -
         PyBuffer_Release(&view)
     for reason in range(INVALID_REASONS):
         if batch.invalid[reason]:
-            table.reject(model, reason)
+            table.reject(model, f"{batch.invalid[reason]} of {n} latencies", reason)
     return 0
 
 

@@ -59,7 +59,7 @@ cdef class Table:
     cdef uint32_t name_id(self, str name) except 0
     cdef int forget_names(self) except -1
     cdef uint32_t code_id(self, object error) except? 0xFFFFFFFF
-    cdef int reject(self, object model, int reason) except -1
+    cdef int reject(self, object model, str what, int reason) except -1
     cdef int warn_once(self, object key, str message, tuple args) except -1
     cdef int count_internal_error(self) except -1
 

@@ -422,13 +422,14 @@ cdef class Table:
 
     # --- what is said and counted of bad input ---------------------------------------
 
-    cdef int reject(self, object model, int reason) except -1:
+    cdef int reject(self, object model, str what, int reason) except -1:
         """Warn of a value that was counted by reason only; once a model and reason."""
-        name = model_name(model)
+        name = "" if model is None else f"model {model_name(model)[:80]!r}: "
         return self.warn_once(
             (name, reason),
-            "model %.80r: a value that is %s counts as unknown",
-            (name, INVALID[reason]),
+            "%s%s is %s and counts as unknown (see `invalid_values`); give a finite"
+            " number of at least 0",
+            (name, what, INVALID[reason]),
         )
 
     cdef int warn_once(self, object key, str message, tuple args) except -1:

@@ -118,6 +118,23 @@ class TestBadValues:
         assert 5 == known(mc).tokens_processed
         assert {"negative": 2} == mc.snapshot().invalid_values
 
+    def test_a_warning_says_what_to_do(
+        self, mc: MetricsCollector, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It names the value, its field, and what would have been right."""
+        mc.record_latency("m", -0.5)
+        mc.record_tokens("t", -3)
+        mc.record_latencies("b", [1.0, float("nan")])
+        mc.record_task_completion(True, float("inf"))
+        rest = "counts as unknown (see `invalid_values`); give a finite number of at"
+
+        assert [
+            f"model 'm': latency -0.5 s is negative and {rest} least 0",
+            f"model 't': number of tokens -3 is negative and {rest} least 0",
+            f"model 'b': 1 of 2 latencies is nan and {rest} least 0",
+            f"task duration inf ms is infinite and {rest} least 0",
+        ] == [record.getMessage() for record in caplog.records]
+
     def test_warnings(
         self, mc: MetricsCollector, caplog: pytest.LogCaptureFixture
     ) -> None:
