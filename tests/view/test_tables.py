@@ -16,15 +16,23 @@ pytest.importorskip("rich", reason="the extra cli is not installed")
 from cli_runs import environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from rich.cells import cell_len
 from rich.console import Console
 from strategies import sample_snapshot, snapshots
 
-from ometrics import LatencyHistogram, MetricsCollector, Snapshot
+from ometrics import (
+    CallMetrics,
+    LatencyHistogram,
+    MetricsCollector,
+    PerformanceMetrics,
+    Snapshot,
+)
 from ometrics.cli.show import details
 from ometrics.view import tables
 from ometrics.view.histogram_plot import HistogramPlot
 from ometrics.view.live import SPARKS, LiveTable
+from ometrics.view.summary import model_summary
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,3 +122,40 @@ def test_report_of_everything() -> None:
     for word in ("tokens/s", "load + queue", "INVALID_MODEL", "tasks", "resources"):
         assert word in lines
     assert "not counted in full" in lines
+
+
+def test_tokens_of_some_calls_only() -> None:
+    """An understated sum says so, with the number of calls that it is of."""
+    call = CallMetrics(
+        operation="chat",
+        successful_reqs=6,
+        prompt_tokens=30,
+        prompt_tokens_known=3,
+        failed_latency=LatencyHistogram.of([5.0]),
+    )
+    model = PerformanceMetrics(model="m", successful_reqs=6, calls={"chat": call})
+    shown = "\n".join(drawn(tables.report(snapshot_of(model)), 80))
+
+    assert "m: tokens known for 3 of 6 calls" in shown
+    assert "Tokens Known For: 3 of 6 calls" in model_summary(model)
+    assert "until failure" in "\n".join(drawn(tables.times(model), 80))
+
+
+def test_the_bar_of_phases_reads_without_colour() -> None:
+    """Its letters are the initials of the phases, as wide as their shares."""
+    call = CallMetrics(
+        operation="chat",
+        prefill=LatencyHistogram.of([1.0]),
+        decode=LatencyHistogram.of([2.0]),
+    )
+    model = PerformanceMetrics(model="m", calls={"chat": call})
+    shown = "\n".join(drawn(tables.phases(snapshot_of(model)), 120))
+
+    assert "P" * 8 + "D" * 16 in shown
+    assert "load" not in shown
+
+
+def snapshot_of(model: PerformanceMetrics) -> Snapshot:
+    """A snapshot of one model."""
+    empty = MetricsCollector().snapshot()
+    return replace(empty, models={model.model: model})

@@ -18,7 +18,7 @@ from ometrics.view import tables
 from ometrics.view.calls import all_calls
 from ometrics.view.escape import harmless
 from ometrics.view.histogram_plot import HistogramPlot
-from ometrics.view.names import TOKENS, tokens_known
+from ometrics.view.names import TOKENS
 from ometrics.view.terminal import console_for
 
 EXAMPLES: Final = (
@@ -80,6 +80,4 @@ def _tokens(metrics: PerformanceMetrics) -> str:
         for kind, field in TOKENS.items()
         if (amount := getattr(calls, field)) is not None
     ]
-    if (known := tokens_known(calls)) is not None:
-        kinds.append(f"known for {known}")
     return f"  tokens: {', '.join(kinds)}" if kinds else ""

@@ -29,6 +29,7 @@ class Phase(NamedTuple):
 
 
 _COLOURS: Final = {
+    "connect": "red",
     "load": "magenta",
     "prefill": "blue",
     "decode": "green",
@@ -78,11 +79,14 @@ _TOKENS_KNOWN: Final = next(
 
 
 def tokens_known(call: CallMetrics) -> str | None:
-    """How many calls gave their tokens, such as `3 of 6 calls`; `None` if all did."""
+    """How many calls gave their tokens, such as `3 of 6 calls`; `None` if all did.
+
+    Also `None` of what was exported before that was counted.
+    """
     if _TOKENS_KNOWN is None or not call.successful_reqs:
         return None
     known: int = getattr(call, _TOKENS_KNOWN)
-    if known >= call.successful_reqs:
+    if known >= call.successful_reqs or (not known and call.prompt_tokens is not None):
         return None
     return f"{known:,} of {counted(call.successful_reqs, 'call')}"
 

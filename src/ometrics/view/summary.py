@@ -218,8 +218,9 @@ def _call_lines(call: CallMetrics) -> Iterator[str]:
             if h.count or h is call.latency
         ),
     )
-    phases = [(name, getattr(call, field)) for name, field, _ in PHASES]
-    if not any(h.count for _, h in phases):
+    phases = [(p.title, getattr(call, p.field)) for p in PHASES]
+    phases = [(title, h) for title, h in phases if h.count]
+    if not phases:
         return  # a server that tells no durations
     whole = sum(h.sum_ns for _, h in phases)
     yield ""
@@ -231,7 +232,7 @@ def _call_lines(call: CallMetrics) -> Iterator[str]:
                 str(h.count),
                 _mean(h.mean),
                 _quantile(h, 0.95),
-                f"{percentage(h.sum_ns, whole):.2f}%" if h.count else UNKNOWN,
+                f"{percentage(h.sum_ns, whole):.2f}%",
                 _bar(h.sum_ns, whole),
             )
             for name, h in phases

@@ -6,7 +6,7 @@ Every name that comes from outside goes through `name`: no controls, no markup.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from rich.console import Group, RenderableType
@@ -22,7 +22,7 @@ from ometrics.snapshot import (
 from ometrics.view.calls import all_calls
 from ometrics.view.escape import harmless
 from ometrics.view.fitted import Column, FittedTable, Flow
-from ometrics.view.names import CLIENT_TIMES, PHASES, losses, tokens_known
+from ometrics.view.names import CLIENT_TIMES, PHASES, Phase, losses, tokens_known
 from ometrics.view.plots import stack
 from ometrics.view.units import UNKNOWN, count, counted, duration, number, percent
 
@@ -86,38 +86,44 @@ def _model(metrics: PerformanceMetrics) -> list[Text | str]:
 
 def phases(snapshot: Snapshot) -> FittedTable | None:
     """Where the time went, one row a model and operation; `None` if no server told."""
-    rows: list[list[Text | str]] = [
-        [name(metrics.model), harmless(call.operation), *_shares(call)]
+    calls = [
+        (metrics.model, call)
         for metrics in snapshot.models.values()
         for call in metrics.calls.values()
         if any(getattr(call, phase.field).count for phase in PHASES)
     ]
-    if not rows:
+    if not calls:
         return None
+    known = [p for p in PHASES if any(getattr(c, p.field).count for _, c in calls)]
     columns = (
         Column("share of time", left=True),
         Column("operation", 1, left=True),
-        *(Column(phase.title, _RANKS.get(phase.field, 0)) for phase in PHASES),
-        Column("by initial", 6, left=True),
+        *(Column(phase.title, _RANKS.get(phase.field, 0)) for phase in known),
+        Column("by initial", 7, left=True),
+    )
+    rows = (
+        [name(model), harmless(call.operation), *_shares(call, known)]
+        for model, call in calls
     )
     return FittedTable(columns, rows)
 
 
-_RANKS: Final = {"residual": 5, "network": 4}  # the server's big phases stay
+# The server's big phases stay.
+_RANKS: Final = {"connect": 6, "residual": 5, "network": 4}
 
 
-def _shares(call: CallMetrics) -> Iterator[Text | str]:
+def _shares(call: CallMetrics, phases: Sequence[Phase]) -> Iterator[Text | str]:
     """The share of each phase, then all of them as one bar."""
-    hists = [getattr(call, phase.field) for phase in PHASES]
+    hists = [getattr(call, phase.field) for phase in phases]
     whole = sum(hist.sum_ns for hist in hists)
-    for hist, phase in zip(hists, PHASES, strict=True):
+    for hist, phase in zip(hists, phases, strict=True):
         share = percent(percentage(hist.sum_ns, whole))
         yield Text(share if hist.count else UNKNOWN, style=phase.colour)
     parts = stack(
-        [(p.title, h.sum_ns) for p, h in zip(PHASES, hists, strict=True)], STACK_WIDTH
+        [(p.title, h.sum_ns) for p, h in zip(phases, hists, strict=True)], STACK_WIDTH
     )
     bar = Text()
-    for phase, (title, width) in zip(PHASES, parts, strict=False):
+    for phase, (title, width) in zip(phases, parts, strict=False):
         # Of one colour, a block; without colours the letters are what is seen.
         bar.append(title[0].upper() * width, f"{phase.colour} on {phase.colour}")
     yield bar
