@@ -170,10 +170,12 @@ def test_where_the_time_went() -> None:
     text = model_summary(sample_snapshot().models["qwen2.5:0.5b"])
     lines = text.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("Where The Time"))
-    rows = [line.split() for line in lines[start + 1 : start + 6]]
+    rows = [line.split() for line in lines[start + 1 : start + 7]]
 
-    assert ["load", "prefill", "decode", "residual", "network"] == [r[0] for r in rows]
-    assert ["decode", "4", "890ms", "1.45s", "68.37%"] == rows[2][:5]
+    assert ["connect", "load", "prefill", "decode", "residual", "network"] == [
+        r[0] for r in rows
+    ]
+    assert ["decode", "4", "890ms", "1.45s", "68.36%"] == rows[3][:5]
     shares = [float(cell[:-1]) for row in rows for cell in row if cell.endswith("%")]
     assert 100.0 == pytest.approx(sum(shares), abs=0.03)
 
