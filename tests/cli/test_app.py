@@ -126,10 +126,3 @@ def test_the_process_is_the_one_that_was_started() -> None:
     result = python("-c", "import ometrics; print(ometrics.__file__)")
 
     assert result.stdout.strip() == sys.modules["ometrics"].__file__
-
-
-def test_help_is_laid_out() -> None:
-    """The commands of the first screen stand in lines of their own."""
-    lines = call("--help").stdout.splitlines()
-
-    assert "    ometrics doctor new.json               why is it slow?" in lines
