@@ -260,7 +260,7 @@ def use(name):
     if calls:
         call = Call(mc, name, "chat")
         call.chunk(True)
-        call.end(0, None, 9, 1, 2, 5, 100, 50, 20, "stop")
+        call.end("success", None, 9, 1, 2, 5, 100, 50, 20, "stop")
 def rss():
     gc.collect()
     return psutil.Process().memory_info().rss

@@ -128,9 +128,7 @@ def one_model() -> dict[str, object]:
     for model in "nm":
         collector.record_latency(model, 0.15)
         collector.record_error(model, Failure)
-        Call(collector, model, "chat").end(
-            0, None, None, None, None, None, None, None, None, None
-        )
+        Call(collector, model, "chat").end("success")
     return {
         "mc": collector,
         "bound": collector.model("m"),
@@ -293,7 +291,7 @@ OPERATIONS = (
     Operation(
         "call",
         "a finished call: Call(...) and Call.end(...)",
-        f'Call(mc, "m", "chat").end(0, None, {TOLD})',
+        f'Call(mc, "m", "chat").end("success", None, {TOLD})',
         one_model,
         (Bar("at most", 400), Bar("none", against="empty_end")),
         instructions=1000,

@@ -59,7 +59,10 @@ settings() { # sanitizer: sets flags, runtime, options, canaries and selection
       # Goes on after a report; forked children exist, but their threads are not checked.
       options=(TSAN_OPTIONS="$common:halt_on_error=0:die_after_fork=0:suppressions=$root/tools/tsan_suppressions.txt")
       canaries=(data_race)
-      selection="threads and not (fork or slow or real or sanitize_skip)"
+      # What has threads: the core, faults, events, the instrumented client, the endpoint.
+      paths=(tests/core tests/faults tests/test_events.py tests/test_event_account.py
+        tests/instrumentation/ollama_client tests/serve)
+      selection="not (fork or slow or real or sanitize_skip)"
       ;;
     address)
       flags=address
@@ -151,6 +154,7 @@ run_tests() { # pytest's output goes to the terminal and to pytest.log
   local code=0
   PYTHONPATH=$work/src OMETRICS_SANITIZE=$sanitizer instrumented \
     "$python" -m pytest -p no:cacheprovider -o faulthandler_timeout=600 -m "$selection" \
+    ${paths+"${paths[@]}"} \
     | tee pytest.log || code=$?
 
   if [ -n "$(reports)" ]; then

@@ -5,8 +5,7 @@ A `Copy` owns the packed records of one instant; `Models` makes read types of th
 it is first looked at. Which field of a read type stands where in a record follows from
 the declarations: `_fields.pxd` has the places and a `Plan` the names, in one order.
 
-The read types are imported with the first read: an agent that only records does not
-pay for them.
+The read types are imported with the first collector, not with the package.
 
 Thread-safety: a core's mutex is taken inside `copy_all` and the like only; what was
 copied does not change.
@@ -74,7 +73,7 @@ cdef extern from "Python.h":
 
 cdef dict EMPTY = {}            # buckets -> histograms of nothing
 
-# Filled by load(), with the first read.
+# Filled by load().
 cdef object UTC = None
 cdef object LatencyHistogram = None
 cdef object TokenHistogram = None
@@ -193,6 +192,17 @@ cdef int load() except -1:
         ),
     )
     return 0
+
+
+def load_read_types():
+    """
+    Import what reading needs, once.
+
+    The maker of a collector does, in its own thread: an import that is under way in
+    another thread when the process forks would be waited for in the child for ever.
+    """
+    if SNAPSHOT_PLAN is None:
+        load()
 
 
 # --- one copy ------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from ometrics._table import forks_of
 from ometrics.bounds import DEFAULT_BUCKETS
 from ometrics.errors import UnknownModelError
 
-# Whoever only records does not load the read types, msgspec or typing.
+# `import ometrics` loads neither the read types nor msgspec or typing: the first
+# collector does.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -115,6 +116,7 @@ class MetricsCollector(Core):
             )
         if channel_capacity < 1:
             raise ValueError(f"channel_capacity {channel_capacity} must be at least 1")
+        _reading.load_read_types()
         self = super().__new__(
             cls, layout_of(bounds), max_models, channel_capacity, clock
         )

@@ -28,7 +28,7 @@ from ometrics import LatencyHistogram
 from ometrics.export import _otlp_env
 from ometrics.export.names import METRICS, families
 from ometrics.export.otlp import PeriodicExporter, requests
-from ometrics.histogram import UINT64_MAX
+from ometrics.histogram import UINT64_MAX, TokenHistogram
 from ometrics.snapshot import PerformanceMetrics, Snapshot
 
 CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
@@ -76,7 +76,7 @@ def check_number(metric: Any, point: Any, value: float) -> None:
         assert value == point.as_double, metric.name
 
 
-def check_histogram(point: Any, value: LatencyHistogram) -> None:
+def check_histogram(point: Any, value: LatencyHistogram | TokenHistogram) -> None:
     """The exponential point has all that the histogram has."""
     counts = list(point.positive.bucket_counts)
 
@@ -84,12 +84,14 @@ def check_histogram(point: Any, value: LatencyHistogram) -> None:
     assert 5 == point.scale
     assert value.total == point.sum
     assert value.underflow == point.zero_count
-    assert 2.0**-20 == point.zero_threshold
+    lowest = 2.0**-6 if isinstance(value, TokenHistogram) else 2.0**-20
+    assert lowest == point.zero_threshold
     assert 0 == len(point.negative.bucket_counts)
     assert value.min == (point.min if point.HasField("min") else None)
     assert value.max == (point.max if point.HasField("max") else None)
 
-    inside = counts[: max(384 - point.positive.offset, 0)]
+    end = 832 if isinstance(value, TokenHistogram) else 384
+    inside = counts[: max(end - point.positive.offset, 0)]
 
     assert value.overflow == sum(counts) - sum(inside)
     assert tuple(inside) == value.counts + (0,) * (len(inside) - len(value.counts))
