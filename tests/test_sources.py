@@ -12,7 +12,7 @@ from threading import Thread
 
 import pytest
 
-from ometrics import MetricsCollector, merge, read, sources
+from ometrics import MetricsCollector, documents, merge, read
 
 
 def test_merged_sources_are_asked_anew_each_time() -> None:
@@ -84,7 +84,7 @@ def test_too_large_documents_are_refused(
     """Before they are parsed."""
     path = tmp_path / "large.json"
     path.write_bytes(b" " * 100)
-    monkeypatch.setattr(sources, "MAX_BYTES", 99)
+    monkeypatch.setattr(documents, "MAX_BYTES", 99)
 
     with pytest.raises(ValueError, match="larger than"):
         read(path).snapshot()

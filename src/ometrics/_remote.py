@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import IO, TYPE_CHECKING, Final
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from ometrics.sources import in_pieces, parse
+from ometrics.documents import in_pieces, parse
 
 if TYPE_CHECKING:
     from ometrics.snapshot import Snapshot

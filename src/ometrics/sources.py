@@ -9,16 +9,13 @@ works for one process works for all of a machine.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from ometrics import documents
 
 if TYPE_CHECKING:
     from ometrics.snapshot import Snapshot
-
-#: Largest document in bytes that is read; a thousand busy models take about 30 MB.
-MAX_BYTES: Final = 256 * 2**20
-PIECE: Final = 2**16  # bytes read at once
 
 
 class Source(Protocol):
@@ -122,42 +119,7 @@ class File:
             OSError: It cannot be read.
         """
         with self.path.open("rb") as file:
-            return parse(in_pieces(file.read1), str(self.path))
+            return documents.parse(documents.in_pieces(file.read1), str(self.path))
 
     def __repr__(self) -> str:
         return f"<File {str(self.path)!r}>"
-
-
-def in_pieces(read: Callable[[int], bytes]) -> bytes:
-    """
-    All that there is to read, but no more than `parse` needs to refuse it.
-
-    Args:
-        read: Returns at most so many bytes, soon; none at the end.
-    """
-    pieces, size = [], 0
-    while size <= MAX_BYTES and (piece := read(PIECE)):
-        pieces.append(piece)
-        size += len(piece)
-    return b"".join(pieces)
-
-
-def parse(data: bytes, name: str) -> Snapshot:
-    """
-    An exported document as a snapshot.
-
-    Args:
-        data: The document.
-        name: Where it came from, for the messages.
-
-    Raises:
-        ValueError: It is too large, or not an export.
-    """
-    from ometrics.snapshot import Snapshot
-
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"{name}: larger than {MAX_BYTES >> 20} MiB, no export is")
-    try:
-        return Snapshot.from_json(data)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None

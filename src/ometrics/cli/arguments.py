@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from ometrics import sources
+from ometrics import documents, sources
 from ometrics.cli.stored import stored
 from ometrics.snapshot import Snapshot
 from ometrics.view.escape import harmless
@@ -65,8 +65,8 @@ class StandardInput:
         Raises:
             ValueError: It is none.
         """
-        data = sources.in_pieces(sys.stdin.buffer.read)
-        return sources.parse(data, "standard input")
+        data = documents.in_pieces(sys.stdin.buffer.read)
+        return documents.parse(data, "standard input")
 
 
 SOURCE: Final = SourceType()
