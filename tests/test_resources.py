@@ -153,7 +153,7 @@ def test_bad_interval(mc: MetricsCollector, interval: float) -> None:
 def test_without_psutil(mc: MetricsCollector, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says what to install."""
     monkeypatch.setitem(sys.modules, "psutil", None)
-    with pytest.raises(ImportError, match=r"ometrics\[resources\]"):
+    with pytest.raises(ImportError, match=r"ollama-metrics\[resources\]"):
         mc.sample_resources()
 
 

@@ -134,7 +134,8 @@ def check(call: CallMetrics, line: dict[str, Any]) -> None:
     assert [load or 0, prefill or 0, decode or 0, rest] == [
         getattr(call, name).sum_ns for name in ("load", "prefill", "decode", "residual")
     ]
-    assert total == call.latency.sum_ns - call.network.sum_ns
+    outside = call.connect.sum_ns + call.network.sum_ns
+    assert total == call.latency.sum_ns - outside
     assert {line["done_reason"]: 1} == call.done_reasons
 
 

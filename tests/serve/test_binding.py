@@ -98,7 +98,9 @@ def test_ipv6_loopback() -> None:
 
 def test_port_in_use(endpoint: Endpoint) -> None:
     """The error names the port and what to do."""
-    with pytest.raises(OSError, match=rf"port {endpoint.port} .* in use by .*, or 0 for any"):
+    with pytest.raises(
+        OSError, match=rf"port {endpoint.port} .* in use by .*, or 0 for any"
+    ):
         Endpoint.start(Source(), port=endpoint.port)
 
 
