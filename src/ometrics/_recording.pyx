@@ -17,7 +17,6 @@ from libc.string cimport memset, strcmp
 
 from ometrics._arguments cimport model_name, seconds_of
 from ometrics._batch cimport fill, locked_add_batch, om_batch
-from ometrics._fields cimport MODEL_HISTOGRAMS
 from ometrics._record cimport record_size
 from ometrics._state cimport INVALID_REASONS
 
@@ -38,7 +37,7 @@ cdef int add_batch(Table table, object model, Slot slot, object values) except -
     data = <const double *> view.buf
     n = view.len // <Py_ssize_t> sizeof(double)
     memset(&batch, 0, sizeof(batch))
-    batch.record = <om_record *> calloc(1, record_size(c.layout, MODEL_HISTOGRAMS))
+    batch.record = <om_record *> calloc(1, record_size(c.layout, 1))    # latencies
     if batch.record == NULL:
         PyBuffer_Release(&view)
         raise MemoryError("no memory to count a batch")
