@@ -124,12 +124,6 @@ GUARDS = [
         ),
     ),
     Guard(
-        "a stale slot counts as absent",
-        ("removals", 1_000),
-        lambda figures: figures["torn"],
-        edits=((r"slot is not None and om_load\(.*\) != self\.generation", "False"),),
-    ),
-    Guard(
         "the free of a record",
         ("leaks", 500_000, 1000),
         lambda figures: max(figures.values()) > LEAK,

@@ -48,8 +48,8 @@ def test_removals_hang_nobody() -> None:
     """
     2 x 250 removals (2 x 12,500) beside recorders, calls, resets and snapshots end.
 
-    When a stale slot that was found again counted as a slot, one remover and one
-    recorder stopped the process for ever after 55 removals (`test_guards.py`).
+    In a core whose look-up still found the stale slot, one remover and one recorder
+    stopped the process for ever after 55 removals.
     """
     figures = observe("removals", times(250, 12_500), seconds=allowed(60))
 
