@@ -44,12 +44,24 @@ def test_resets_lose_nothing() -> None:
 
 
 @pytest.mark.threads
+def test_one_remover_hangs_no_recorder() -> None:
+    """
+    300 removals (10,000) beside one recorder of that model end.
+
+    The core whose look-up still found the removed slot stopped for ever here.
+    """
+    count = times(300, 10_000)
+    figures = observe("one_remover", count, seconds=allowed(40))
+
+    assert {"removed": count} == figures
+
+
+@pytest.mark.threads
 def test_removals_hang_nobody() -> None:
     """
     2 x 250 removals (2 x 12,500) beside recorders, calls, resets and snapshots end.
 
-    In a core whose look-up still found the stale slot, one remover and one recorder
-    stopped the process for ever after 55 removals.
+    Nothing is torn, and no call stays listed as running.
     """
     figures = observe("removals", times(250, 12_500), seconds=allowed(60))
 
