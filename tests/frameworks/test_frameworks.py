@@ -83,8 +83,6 @@ TABLE = {
     "autogen": Framework(("autogen-ext[ollama]",), ("streamed",)),
     "crewai": Framework(("crewai",), ("streamed",)),
 }
-# Enough to see at every change that nothing is broken.
-QUICK = ("litellm", "langchain", "instructor")
 
 
 def environment(name: str) -> Path:
