@@ -80,12 +80,19 @@ class Terminal:
         self._stream.feed(data)
         return bool(data)
 
-    def wait_for(self, text: str) -> str:
-        """Read until a text is seen; the screen then."""
+    def wait_for(self, *texts: str) -> str:
+        """
+        Read until all texts are seen at once; the screen then.
+
+        What is read may end amid a redrawn frame: name each text that is relied on.
+        """
         deadline = time.monotonic() + PATIENCE
-        while text not in self.seen:
-            assert time.monotonic() < deadline, f"no {text!r} in\n{self.seen}"
-            assert self.read(0.1) or text in self.seen, f"no {text!r} in\n{self.seen}"
+        while missing := [text for text in texts if text not in self.seen]:
+            complaint = f"no {missing} in\n{self.seen}"
+            assert time.monotonic() < deadline, complaint
+            if not self.read(0.1):
+                assert all(text in self.seen for text in texts), complaint
+                break
         return self.screen
 
     def finish(self) -> int:

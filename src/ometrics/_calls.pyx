@@ -226,11 +226,15 @@ cdef void split(om_ending *e) noexcept:
     else:
         e.impossible += 1
     if e.ns[CALL_LATENCY] != UNKNOWN:
-        rest = e.ns[CALL_LATENCY] - a.total - max(a.connect, 0)
-        if rest >= 0:
-            e.ns[CALL_NETWORK] = rest
-        else:
+        rest = e.ns[CALL_LATENCY] - a.total
+        if rest < 0 or a.connect > e.ns[CALL_LATENCY]:
             e.impossible += 1
+            return
+        # A client may see its connection late, when the server's clock already runs
+        # (httpx says so between the headers and the body): it was there by then.
+        if a.connect > rest:
+            e.ns[CALL_CONNECT] = rest
+        e.ns[CALL_NETWORK] = rest - max(e.ns[CALL_CONNECT], 0)
 
 cdef void begin_ending(om_ending *e, int outcome) noexcept nogil:
     """An end of which nothing is known but how it went."""

@@ -47,8 +47,7 @@ def test_live_table_updates_in_place(server: ScriptedOllama, program: Path) -> N
     So is the line that the program has not finished.
     """
     terminal = start("run", "--live", program, env=environment(server))
-    terminal.wait_for("3 requests")
-    screen = terminal.wait_for("latency")
+    screen = terminal.wait_for("3 requests", "latency", MODEL, "p99")
 
     assert 1 == screen.count(MODEL)
     lines = [line for line in screen.splitlines() if line]
@@ -155,7 +154,7 @@ def test_live_table_fits(columns: int, server: ScriptedOllama, program: Path) ->
     """A narrow terminal has fewer columns, and no row takes two lines."""
     env = environment(server)
     terminal = start("run", "--live", program, env=env, columns=columns)
-    screen = terminal.wait_for("3 requests")
+    screen = terminal.wait_for("3 requests", "p50", MODEL)
 
     assert 1 == sum(MODEL in line for line in screen.splitlines())
     assert "p50" in screen

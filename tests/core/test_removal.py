@@ -194,6 +194,26 @@ def test_connecting_is_a_phase_of_its_own() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("connect", "connected", "network", "impossible"),
+    [(3.0, 3.0, 1.0, 0), (4.0, 4.0, 0.0, 0), (4.5, 4.0, 0.0, 0), (11.0, 11.0, 0.0, 1)],
+)
+def test_a_connection_seen_late_was_there_when_the_server_began(
+    connect: float, connected: float, network: float, impossible: int
+) -> None:
+    """Connecting and the server's time cannot overlap, and the parts still add up."""
+    clock = FakeClock()
+    mc = MetricsCollector(clock=clock)
+    call = mc.start_call("m")
+    clock.advance(10.0)
+    call.end("success", total=int(6e9), connect=int(connect * 1e9))
+    snapshot = mc.snapshot()
+    seen = snapshot.models["m"].calls["chat"]
+
+    assert (connected, network) == (seen.connect.total, seen.network.total)
+    assert impossible == sum(snapshot.invalid_values.values())
+
+
 def test_what_was_read_does_not_change() -> None:
     """Mappings of read types refuse to be changed, and can be copied and pickled."""
     import pickle
