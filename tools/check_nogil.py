@@ -25,6 +25,8 @@ from typing import NamedTuple
 LOCK_CALL = re.compile(r"\bom_mutex_(acquire|lock|release)\s*\(\s*&?\s*([\w.]+)")
 # Functions that return with the mutex held, or raise without it.
 TAKES_LOCK = re.compile(r"\bacquire_\w+\s*\(")
+# Gives the mutex back after a change; its own body is checked like any other.
+GIVES_BACK = re.compile(r"\bcommit\s*\(")
 # Held by one reader at a time while it allocates; no recorder ever waits for it.
 OUTER_LOCKS = frozenset({"copying"})
 
@@ -223,6 +225,8 @@ class Walker:
             if HELD in states:
                 self.report(line, "takes the mutex while holding it")
             return frozenset({HELD})
+        if GIVES_BACK.search(line.code):
+            return frozenset({FREE})
         if TAKES_LOCK.search(line.code):
             if HELD in states:
                 self.report(line, "takes the mutex while holding it")

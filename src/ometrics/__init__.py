@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     )
     from ometrics.instrumentation.api import instrument, uninstrument
     from ometrics.outcomes import Outcome
+    from ometrics.segments import Attached, Instance, attach, runtime_directory
     from ometrics.snapshot import (
         CallMetrics,
         PerformanceMetrics,
@@ -57,6 +58,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DEFAULT_BUCKETS",
     "GENAI_DURATION_BUCKETS",
+    "Attached",
     "Call",
     "CallMetrics",
     "Clock",
@@ -68,6 +70,7 @@ __all__ = [
     "ErrorTimeout",
     "EventChannel",
     "Finding",
+    "Instance",
     "LatencyHistogram",
     "MetricsCollector",
     "MetricsEvent",
@@ -82,10 +85,12 @@ __all__ = [
     "Timer",
     "TokenHistogram",
     "UnknownModelError",
+    "attach",
     "diagnose",
     "instrument",
     "merge",
     "read",
+    "runtime_directory",
     "uninstrument",
 ]
 
@@ -119,6 +124,7 @@ if not TYPE_CHECKING:
             ),
             "instrumentation.api": ("instrument", "uninstrument"),
             "outcomes": ("Outcome",),
+            "segments": ("Attached", "Instance", "attach", "runtime_directory"),
             "snapshot": (
                 "CallMetrics",
                 "PerformanceMetrics",

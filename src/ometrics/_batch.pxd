@@ -65,7 +65,7 @@ cdef inline void fill(
             cells[cell] += 1
             part += <uint64_t> <int64_t> (value * 1e9 + 0.5)
             if part > UINT64_MAX // 2:      # long before it could wrap
-                locked_add(&h.sum_ns, part, &batch.saturated)
+                locked_add(&h.sum_ns, part, &batch.saturated, NULL)
                 part = 0
         elif reason_of(value) != VALID:
             batch.invalid[reason_of(value)] += 1
@@ -73,10 +73,10 @@ cdef inline void fill(
         else:
             value = fabs(value)     # -0.0
             cells[cell_of(layout, value)] += 1
-            locked_add_seconds(&h.sum_ns, value, &batch.saturated)
+            locked_add_seconds(&h.sum_ns, value, &batch.saturated, NULL)
         low = value if value < low else low
         high = value if value > high else high
-    locked_add(&h.sum_ns, part, &batch.saturated)
+    locked_add(&h.sum_ns, part, &batch.saturated, NULL)
     h.min = low
     h.max = high
 
@@ -85,21 +85,26 @@ cdef inline void locked_add_batch(
     int64_t now,
 ) noexcept nogil:
     """Add what `fill` counted; only the events that can still be read are written."""
+    cdef uint64_t *saturated = &c.totals.counters[SNAPSHOT_SATURATED]
+    cdef uint64_t *counters = record.counters
     cdef uint64_t unknown = 0
     cdef Py_ssize_t i, first
     cdef int reason
     for reason in range(INVALID_REASONS):
-        unknown += batch.invalid[reason]
-        c.totals.invalid[reason] += batch.invalid[reason]
-    record.counters[MODEL_SUCCESSFUL_REQS] += n
-    record.counters[MODEL_LATENCY_UNKNOWN] += unknown
+        if batch.invalid[reason]:
+            unknown += batch.invalid[reason]
+            locked_add(
+                &c.totals.invalid[reason], batch.invalid[reason], saturated, c.journal
+            )
+    locked_add(&counters[MODEL_SUCCESSFUL_REQS], n, saturated, c.journal)
+    locked_add(&counters[MODEL_LATENCY_UNKNOWN], unknown, saturated, c.journal)
     record.updated_ns = now
-    c.totals.counters[SNAPSHOT_SATURATED] += batch.saturated
+    locked_add(saturated, batch.saturated, saturated, c.journal)
     locked_merge_histogram(
         c.layout,
         histogram_at(c.layout, record, MODEL_LATENCY_HIST),
         histogram_at(c.layout, batch.record, 0),
-        &c.totals.counters[SNAPSHOT_SATURATED],
+        saturated, c.journal,
     )
     if c.ring.emitting:
         first = n - <Py_ssize_t> c.ring.mask - 1

@@ -17,12 +17,15 @@ from ometrics._buckets cimport cell_of
 from ometrics._events cimport EVENT_ERROR, EVENT_LATENCY, locked_emit
 from ometrics._fields cimport *
 from ometrics._histogram cimport Layout
+from ometrics._journal cimport keep, om_journal
 from ometrics._record cimport (
     TOKEN_SECONDS,
     cells_at,
     histogram_at,
     locked_add,
     locked_add_code,
+    locked_count,
+    locked_widen_range,
     om_histogram,
     om_record,
 )
@@ -31,8 +34,10 @@ from ometrics._state cimport (
     FULL,
     NEGATIVE,
     VALID,
+    commit,
     locked_list,
     locked_make_current,
+    locked_show,
     locked_unlist,
     om_call,
     om_core,
@@ -100,89 +105,100 @@ cdef int64_t number_or_unknown(object value) except? -2:
     return UNKNOWN
 
 cdef inline void locked_add_ns(
-    om_core *c, om_record *record, int which, int64_t ns
+    om_core *c, om_record *record, int which, int64_t ns, om_journal *journal
 ) noexcept nogil:
     """Add one duration; the sum keeps the exact nanoseconds."""
-    locked_add_to(c, histogram_at(c.layout, record, which), ns / 1e9, ns)
+    locked_add_to(
+        c, histogram_at(c.layout, record, which), ns / 1e9, ns, journal
+    )
 
 cdef inline void locked_add_tokens(
-    om_core *c, om_record *record, int which, int64_t tokens
+    om_core *c, om_record *record, int which, int64_t tokens,
+    om_journal *journal,
 ) noexcept nogil:
     """Add the tokens of one call to their histogram; see `TokenHistogram`."""
     locked_add_to(
-        c, histogram_at(c.layout, record, which), tokens * TOKEN_SECONDS, tokens
+        c, histogram_at(c.layout, record, which), tokens * TOKEN_SECONDS, tokens,
+        journal,
     )
 
 cdef inline void locked_add_to(
-    om_core *c, om_histogram *h, double seconds, int64_t amount
+    om_core *c, om_histogram *h, double seconds, int64_t amount, om_journal *journal
 ) noexcept nogil:
-    cells_at(h)[cell_of(c.layout, seconds)] += 1
-    locked_add(&h.sum_ns, <uint64_t> amount, &c.totals.counters[SNAPSHOT_SATURATED])
-    if seconds < h.min:
-        h.min = seconds
-    if seconds > h.max:
-        h.max = seconds
+    locked_count(&cells_at(h)[cell_of(c.layout, seconds)], journal)
+    locked_add(
+        &h.sum_ns, <uint64_t> amount, &c.totals.counters[SNAPSHOT_SATURATED], journal
+    )
+    locked_widen_range(h, seconds, seconds, journal)
 
-cdef void locked_end(
-    om_core *c, om_record *model, om_record *call, om_ending *e
+cdef inline void locked_end_noted(
+    om_core *c, om_record *model, om_record *call, om_ending *e, om_journal *journal
 ) noexcept nogil:
     """Count the end of a call in both records."""
     cdef int i
-    c.totals.invalid[NEGATIVE] += e.impossible
+    if e.impossible:
+        keep(journal, &c.totals.invalid[NEGATIVE])
+        c.totals.invalid[NEGATIVE] += e.impossible
     model.updated_ns = e.wall_ns
     call.updated_ns = e.wall_ns
     if e.outcome == SUCCESS:
-        model.counters[MODEL_SUCCESSFUL_REQS] += 1
-        call.counters[CALL_SUCCESSFUL_REQS] += 1
+        locked_count(&model.counters[MODEL_SUCCESSFUL_REQS], journal)
+        locked_count(&call.counters[CALL_SUCCESSFUL_REQS], journal)
         if e.elapsed == UNKNOWN:
-            model.counters[MODEL_LATENCY_UNKNOWN] += 1
+            locked_count(&model.counters[MODEL_LATENCY_UNKNOWN], journal)
         else:
-            locked_add_ns(c, model, MODEL_LATENCY_HIST, e.elapsed)
+            locked_add_ns(c, model, MODEL_LATENCY_HIST, e.elapsed, journal)
         locked_emit(
             &c.ring, EVENT_LATENCY, 1, model.name_id,
             NAN if e.elapsed == UNKNOWN else e.elapsed / 1e9, e.wall_ns,
         )
     elif e.outcome == FAILURE:
-        model.counters[MODEL_FAILED_REQS] += 1
-        call.counters[CALL_FAILED_REQS] += 1
-        locked_add_code(&model.codes[MODEL_ERRORS], e.code)
-        locked_add_code(&call.codes[CALL_ERRORS], e.code)
+        locked_count(&model.counters[MODEL_FAILED_REQS], journal)
+        locked_count(&call.counters[CALL_FAILED_REQS], journal)
+        locked_add_code(&model.codes[MODEL_ERRORS], e.code, journal)
+        locked_add_code(&call.codes[CALL_ERRORS], e.code, journal)
         if e.elapsed != UNKNOWN:
-            locked_add_ns(c, model, MODEL_FAILED_LATENCY_HIST, e.elapsed)
+            locked_add_ns(c, model, MODEL_FAILED_LATENCY_HIST, e.elapsed, journal)
         locked_emit(&c.ring, EVENT_ERROR, 0, model.name_id, e.code, e.wall_ns)
     else:
-        model.counters[MODEL_CANCELLED_REQS] += 1
-        call.counters[CALL_CANCELLED_REQS] += 1
+        locked_count(&model.counters[MODEL_CANCELLED_REQS], journal)
+        locked_count(&call.counters[CALL_CANCELLED_REQS], journal)
     for i in range(CALL_HISTOGRAMS):
         if e.ns[i] != UNKNOWN:
-            locked_add_ns(c, call, i, e.ns[i])
+            locked_add_ns(c, call, i, e.ns[i], journal)
     if e.has_done_reason:
-        locked_add_code(&call.codes[CALL_DONE_REASONS], e.done_reason)
-    locked_end_tokens(c, model, call, &e.answer)
+        locked_add_code(&call.codes[CALL_DONE_REASONS], e.done_reason, journal)
+    locked_end_tokens(c, model, call, &e.answer, journal)
 
-cdef void locked_end_tokens(
-    om_core *c, om_record *model, om_record *call, om_answer *a
+cdef inline void locked_end_tokens(
+    om_core *c, om_record *model, om_record *call, om_answer *a, om_journal *journal
 ) noexcept nogil:
     """Count the tokens of a call that ends, as far as they are known."""
     cdef uint64_t *counters = call.counters
     cdef uint64_t *all_tokens = &model.counters[MODEL_TOKENS_PROCESSED]
     cdef uint64_t *saturated = &c.totals.counters[SNAPSHOT_SATURATED]
     if a.prompt_tokens != UNKNOWN:
-        counters[CALL_PROMPT_TOKENS_KNOWN] += 1
-        locked_add(&counters[CALL_PROMPT_TOKENS], a.prompt_tokens, saturated)
-        locked_add(all_tokens, a.prompt_tokens, saturated)
-        locked_add_tokens(c, call, CALL_PROMPT_TOKENS_HIST, a.prompt_tokens)
+        locked_count(&counters[CALL_PROMPT_TOKENS_KNOWN], journal)
+        locked_add(&counters[CALL_PROMPT_TOKENS], a.prompt_tokens, saturated, journal)
+        locked_add(all_tokens, a.prompt_tokens, saturated, journal)
+        locked_add_tokens(c, call, CALL_PROMPT_TOKENS_HIST, a.prompt_tokens, journal)
     if a.cached_tokens != UNKNOWN:
-        counters[CALL_CACHED_TOKENS_KNOWN] += 1
-        locked_add(&counters[CALL_CACHED_TOKENS], a.cached_tokens, saturated)
+        locked_count(&counters[CALL_CACHED_TOKENS_KNOWN], journal)
+        locked_add(&counters[CALL_CACHED_TOKENS], a.cached_tokens, saturated, journal)
     if a.completion_tokens != UNKNOWN:
-        counters[CALL_COMPLETION_TOKENS_KNOWN] += 1
-        locked_add(&counters[CALL_COMPLETION_TOKENS], a.completion_tokens, saturated)
-        locked_add(all_tokens, a.completion_tokens, saturated)
-        locked_add_tokens(c, call, CALL_COMPLETION_TOKENS_HIST, a.completion_tokens)
+        locked_count(&counters[CALL_COMPLETION_TOKENS_KNOWN], journal)
+        locked_add(
+            &counters[CALL_COMPLETION_TOKENS], a.completion_tokens, saturated, journal
+        )
+        locked_add(all_tokens, a.completion_tokens, saturated, journal)
+        locked_add_tokens(
+            c, call, CALL_COMPLETION_TOKENS_HIST, a.completion_tokens, journal
+        )
         if a.decode > 0:
-            locked_add(&counters[CALL_DECODE_TOKENS], a.completion_tokens, saturated)
-            locked_add(&counters[CALL_DECODE_NS], a.decode, saturated)
+            locked_add(
+                &counters[CALL_DECODE_TOKENS], a.completion_tokens, saturated, journal
+            )
+            locked_add(&counters[CALL_DECODE_NS], a.decode, saturated, journal)
     # The prefill duration covers the uncached tokens only, so without a known cache
     # share there is no honest rate.
     if (
@@ -192,9 +208,19 @@ cdef void locked_end_tokens(
         and a.prompt_tokens > a.cached_tokens
     ):
         locked_add(
-            &counters[CALL_PREFILL_TOKENS], a.prompt_tokens - a.cached_tokens, saturated
+            &counters[CALL_PREFILL_TOKENS], a.prompt_tokens - a.cached_tokens,
+            saturated, journal,
         )
-        locked_add(&counters[CALL_PREFILL_NS], a.prefill, saturated)
+        locked_add(&counters[CALL_PREFILL_NS], a.prefill, saturated, journal)
+
+cdef void locked_end(
+    om_core *c, om_record *model, om_record *call, om_ending *e
+) noexcept nogil:
+    """Count the end of a call in both records."""
+    if c.journal == NULL:       # compiled twice: private memory asks only once
+        locked_end_noted(c, model, call, e, NULL)
+    else:
+        locked_end_noted(c, model, call, e, c.journal)
 
 cdef int operation_number(object operation) except -1:
     number = OPERATION_NUMBERS.get(operation)
@@ -341,10 +367,12 @@ cdef class Call:
         self.node.operation = self.operation
         self.node.provider = self.call_slot.record.provider
         self.node.start_ns = monotonic(collector)
+        if c.wants_file:
+            collector.place_call()
         om_mutex_acquire(&c.lock)
-        locked_list(c, &self.node)
+        locked_list(c, &self.node, self.call_slot.record)
         self.slot.running += 1
-        om_mutex_release(&c.lock)
+        commit(c)
         self.ended = False
 
     def __dealloc__(self):
@@ -368,8 +396,8 @@ cdef class Call:
             self.locked_flush()
             locked_end(c, self.slot.record, self.call_slot.record, &e)
         else:
-            c.totals.counters[SNAPSHOT_INTERNAL_ERRORS] += 1
-        om_mutex_release(&c.lock)
+            locked_count(&c.totals.counters[SNAPSHOT_INTERNAL_ERRORS], c.journal)
+        commit(c)
 
     def __reduce__(self):
         return self.table.__reduce__()
@@ -394,7 +422,8 @@ cdef class Call:
         self.call_slot = self.table.call_slot(self.slot, self.operation, self.provider)
         om_mutex_acquire(&c.lock)
         self.slot.running += 1
-        om_mutex_release(&c.lock)
+        locked_show(c, &self.node, self.call_slot.record)
+        commit(c)
         return 0
 
     cdef void locked_leave(self) noexcept nogil:
@@ -403,11 +432,12 @@ cdef class Call:
             self.slot.running -= 1
 
     cdef void locked_flush(self) noexcept nogil:
+        cdef om_core *c = self.table.c
         cdef om_record *record = self.call_slot.record
         cdef int i
         for i in range(self.n_pending):
             locked_add_ns(
-                self.table.c, record, CALL_TIME_PER_OUTPUT_CHUNK, self.pending[i]
+                c, record, CALL_TIME_PER_OUTPUT_CHUNK, self.pending[i], c.journal
             )
         self.n_pending = 0
 
@@ -426,7 +456,7 @@ cdef class Call:
         if e != NULL:
             locked_end(c, self.slot.record, self.call_slot.record, e)
             self.locked_leave()
-        om_mutex_release(&c.lock)
+        commit(c)
         return 0
 
     def chunk(self, bint answer=True, /):
@@ -459,7 +489,7 @@ cdef class Call:
         self.ended = True
         om_mutex_acquire(&c.lock)
         self.locked_leave()
-        om_mutex_release(&c.lock)
+        commit(c)
         self.table.drop_unused(self.slot)
 
     def end(
@@ -564,6 +594,6 @@ def record_call(
     call.finish(&e)
     if reason != VALID:
         om_mutex_acquire(&c.lock)
-        c.totals.invalid[reason] += 1
-        om_mutex_release(&c.lock)
+        locked_count(&c.totals.invalid[reason], c.journal)
+        commit(c)
         collector.reject(model, f"latency {seconds} s", reason)

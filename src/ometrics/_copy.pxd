@@ -11,6 +11,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
 from ometrics._events cimport locked_lost, locked_widen, om_event
+from ometrics._journal cimport keep, om_journal, record_is_complete
 from ometrics._record cimport locked_pack, om_record
 from ometrics._state cimport *
 
@@ -48,7 +49,7 @@ cdef inline bint reserve(om_copy *copy, size_t packed, uint32_t calls) noexcept 
 
 cdef inline void locked_copy_totals(om_core *c, om_copy *copy) noexcept nogil:
     """The instant, and all that is neither a record's nor a running call's."""
-    copy.totals = c.totals
+    copy.totals = c.totals[0]
     copy.events_emitted = c.ring.head - c.totals.events_before
     copy.events_dropped = locked_lost(&c.ring) - c.totals.lost_before
     if not copy.clocks_read:
@@ -114,7 +115,7 @@ cdef inline int copy_all(
     if reset:
         table, c.table = c.table, table
         locked_clear(c, copy.wall_ns, copy.monotonic_ns)
-        om_mutex_release(&c.lock)
+        commit(c)
         for i in range(n):      # no recorder can change these any more
             copy.used += locked_pack(c.layout, table[i], copy.packed + copy.used)
     else:
@@ -205,12 +206,65 @@ cdef inline int widen_events(om_core *c, uint64_t size) noexcept nogil:
     free(events)
     return COPIED
 
+# A record that is to be in other memory.
+cdef struct om_move:
+    om_record **record      # the slot's
+    om_record *to           # zeroes
+    size_t size
+
+cdef inline void locked_move(om_core *c, om_move *moves, int n) noexcept nogil:
+    """Move records. In the file each appears whole: published when it is filled."""
+    cdef om_record *record
+    cdef om_record *to
+    cdef uint64_t published
+    cdef uint32_t i
+    cdef int k
+    for k in range(n):
+        record = moves[k].record[0]
+        to = moves[k].to
+        published = record.published
+        memcpy(to, record, moves[k].size)
+        to.published = 0
+        keep(c.journal, &to.published)
+        to.published = published
+        moves[k].record[0] = to
+        record.unused = 1           # it was moved, and where to
+        record.order = k
+        if k % 1024 == 0:           # a ring is longer than that
+            record_is_complete(c.journal)
+    for i in range(c.n):
+        if c.table[i].unused:
+            c.table[i] = moves[c.table[i].order].to
+
+cdef inline void move_records(
+    om_core *c, om_move *moves, int n, om_journal *journal, om_totals *totals,
+    om_running **free_running, uint32_t n_free_running, int file,
+) noexcept nogil:
+    """Go on in a file; the new one is seen by others once this has ended."""
+    cdef om_call *call
+    om_mutex_lock(&c.copying)
+    om_mutex_lock(&c.lock)
+    if c.journal != journal:
+        totals[0] = c.totals[0]
+        c.journal = journal
+        c.totals = totals
+        c.file = file
+        c.free_running = free_running
+        c.n_free_running = n_free_running
+        call = c.calls
+        while call != NULL:
+            call.shown = NULL       # what others saw of it was in the old file
+            call = call.next
+    locked_move(c, moves, n)
+    commit(c)
+    om_mutex_release(&c.copying)
+
 cdef inline int retire(om_core *c, om_record *model) noexcept nogil:
     """Take a model out of the table; returns how many records that were."""
     cdef int found
     om_mutex_lock(&c.copying)
     om_mutex_lock(&c.lock)
     found = locked_retire(c, model)
-    om_mutex_release(&c.lock)
+    commit(c)
     om_mutex_release(&c.copying)
     return found

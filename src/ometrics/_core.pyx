@@ -35,7 +35,7 @@ record.
 
 from cpython.datetime cimport timedelta
 from libc.math cimport NAN
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from ometrics._arguments cimport number_of
 from ometrics._events cimport EVENT_TASK, locked_emit, locked_emit_resources
@@ -46,15 +46,17 @@ from ometrics._fields cimport (
     TASK_FAILED_TASKS,
     TASK_SUM_NS,
 )
-from ometrics._record cimport locked_add_seconds
+from ometrics._journal cimport keep, keep_all
+from ometrics._record cimport locked_add_seconds, locked_count
 from ometrics._recorders cimport ModelRecorder, Timer
 from ometrics._recording cimport add_batch, add_error, add_latency, add_tokens
 from ometrics._state cimport (
     INFINITE,
     VALID,
+    commit,
     om_core,
     om_mutex_acquire,
-    om_mutex_release,
+    om_totals,
     reason_of,
 )
 from ometrics._table cimport wall
@@ -164,23 +166,32 @@ cdef class Core(Table):
             ms = number_of(duration_ms, "a task's duration is a number of milliseconds")
         cdef int reason = reason_of(ms)
         cdef int64_t now = wall(self)
+        cdef om_totals *t
+        if c.unplaced:
+            self.place()
         om_mutex_acquire(&c.lock)
-        c.totals.tasks[TASK_COMPLETED_TASKS if completed else TASK_FAILED_TASKS] += 1
-        c.totals.task_updated_ns = now
+        t = c.totals
+        task = TASK_COMPLETED_TASKS if completed else TASK_FAILED_TASKS
+        locked_count(&t.tasks[task], c.journal)
+        t.task_updated_ns = now
         if reason == VALID:
             locked_add_seconds(
-                &c.totals.tasks[TASK_SUM_NS], ms / 1e3,
-                &c.totals.counters[SNAPSHOT_SATURATED],
+                &t.tasks[TASK_SUM_NS], ms / 1e3, &t.counters[SNAPSHOT_SATURATED],
+                c.journal,
             )
-            c.totals.task_min_ms = min(c.totals.task_min_ms, ms)
-            c.totals.task_max_ms = max(c.totals.task_max_ms, ms)
+            if ms < t.task_min_ms:
+                keep(c.journal, &t.task_min_ms)
+                t.task_min_ms = ms
+            if ms > t.task_max_ms:
+                keep(c.journal, &t.task_max_ms)
+                t.task_max_ms = ms
         else:
-            c.totals.tasks[TASK_DURATION_UNKNOWN] += 1
-            c.totals.invalid[reason] += 1
+            locked_count(&t.tasks[TASK_DURATION_UNKNOWN], c.journal)
+            locked_count(&t.invalid[reason], c.journal)
         locked_emit(
             &c.ring, EVENT_TASK, completed, 0, ms if reason == VALID else NAN, now
         )
-        om_mutex_release(&c.lock)
+        commit(c)
         if reason != VALID:
             self.reject(None, f"task duration {ms} ms", reason)
 
@@ -214,16 +225,19 @@ cdef class Core(Table):
                 reason = reason_of(value)
         if reason == VALID and units >= 9.2e18:
             reason = INFINITE
+        if c.unplaced:
+            self.place()
         om_mutex_acquire(&c.lock)
         if reason == VALID:
+            keep_all(c.journal, &c.totals.memory_mb, 4 * sizeof(uint64_t))
             c.totals.memory_mb = memory
             c.totals.cpu_percent = cpu
             c.totals.goroutines = <int64_t> units
             c.totals.resources_ns = now
             locked_emit_resources(&c.ring, memory, cpu, <int64_t> units, now)
         else:
-            c.totals.invalid[reason] += 1
-        om_mutex_release(&c.lock)
+            locked_count(&c.totals.invalid[reason], c.journal)
+        commit(c)
         if reason != VALID:
             self.reject(
                 None, f"one of memory {memory} MB, CPU {cpu} %, {units} units", reason

@@ -39,3 +39,5 @@ cdef class Layout:
         self, const om_cells *cells, uint64_t count, double low, double high,
         const double *q, int n, double *values,
     ) noexcept nogil
+
+cdef Layout layout_for(tuple buckets)

@@ -140,6 +140,14 @@ static inline int om_at_fork(void (*child)(void)) {
 }
 #endif
 
+/* close() may be called in a forked child whatever the parent's threads were doing. */
+#if defined(_WIN32)
+static inline void om_close(int file) { (void)file; }
+#else
+#include <unistd.h>
+static inline void om_close(int file) { close(file); }
+#endif
+
 /* Stores a link of the list that the forked child follows: not before what it leads to. */
 static inline void om_publish(void **place, void *value) {
 #if defined(_WIN32)

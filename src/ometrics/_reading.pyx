@@ -214,16 +214,18 @@ cdef class Copy:
     cdef list codes             # of the core; only ever grows
     cdef tuple buckets          # of the collector; None where no record is read
 
-    def __cinit__(self, Table table not None, tuple buckets):
+    def __cinit__(self, Table table, tuple buckets):
         if SNAPSHOT_PLAN is None:
             load()
         memset(&self.c, 0, sizeof(self.c))
+        self.buckets = buckets
+        if table is None:       # what was copied elsewhere is put in here
+            return
         if table.clock is not None:
             self.c.wall_ns = precise_wall(table)
             self.c.monotonic_ns = monotonic(table)
             self.c.clocks_read = True
         self.codes = table.codes
-        self.buckets = buckets
 
     def __dealloc__(self):
         free_copy(&self.c)
@@ -496,7 +498,6 @@ def snapshot(Table table not None, tuple buckets, instance_id, bint reset, /):
     cdef uint64_t generation
     cdef dict _owner        # keeps alive what the table points to
     cdef int status = OUTDATED
-    cdef Models models = Models.__new__(Models)
     while status == OUTDATED:
         with cython.critical_section(table):
             table.restart()
@@ -509,10 +510,27 @@ def snapshot(Table table not None, tuple buckets, instance_id, bint reset, /):
     if reset:
         with cython.critical_section(table):
             table.restart()
+    return assembled(copy, table.names, instance_id)
+
+
+cdef object snapshot_of(
+    om_copy *taken, list codes, tuple buckets, dict names, object instance_id
+):
+    """The snapshot of what was copied elsewhere, whose memory becomes its own."""
+    cdef Copy copy = Copy.__new__(Copy, None, buckets)
+    copy.c = taken[0]
+    memset(taken, 0, sizeof(om_copy))
+    copy.codes = codes
+    return assembled(copy, names, instance_id)
+
+
+cdef object assembled(Copy copy, dict names, object instance_id):
+    """A snapshot whose models are made when they are first looked at."""
+    cdef const om_totals *t = &copy.c.totals
+    cdef Models models = Models.__new__(Models)
+    cdef list values = []
     models.copy = copy
-    models.running = copy.running(table.names)
-    t = &copy.c.totals
-    values = []
+    models.running = copy.running(names)
     SNAPSHOT_PLAN.add_counters(values, t.counters)
     values += (
         instance_id, time_of(t.start_wall_ns), time_of(copy.c.wall_ns), copy.uptime(),

@@ -2,9 +2,11 @@
 """One model's record: a flat C struct, and the only functions that write one.
 
 Flat means fixed size and no pointers, the name inside: such a record can live in a file
-mapped by several processes. Every `locked_*` function runs while the core's mutex is
-held (or on a record that no other thread can reach) and is `noexcept nogil` for that
-reason: no Python object, no allocation, no raise, no change of the GIL (law 1).
+that other processes read. What changes one notes each word before it does (see
+`_journal.pxd`; a journal of NULL is private memory, where nothing is noted). Every
+`locked_*` function runs while the core's mutex is held (or on a record that no other
+thread can reach) and is `noexcept nogil` for that reason: no Python object, no
+allocation, no raise, no change of the GIL (law 1).
 """
 
 from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
@@ -12,6 +14,7 @@ from libc.string cimport memcpy
 
 from ometrics._buckets cimport cell_of, om_layout
 from ometrics._fields cimport CODES, COUNTERS
+from ometrics._journal cimport keep, om_journal
 
 cdef enum:
     MAX_CODES = 32          # distinct error codes or done reasons a record keeps apart
@@ -88,11 +91,16 @@ cdef inline uint64_t nanoseconds(double seconds) noexcept nogil:
         return <uint64_t> (seconds * 1e9)
     return UINT64_MAX
 
+cdef inline void locked_count(uint64_t *counter, om_journal *journal) noexcept nogil:
+    """Add one: at one a nanosecond, a counter needs 584 years to its limit."""
+    keep(journal, counter)
+    counter[0] += 1
+
 cdef inline void locked_add(
-    uint64_t *counter, uint64_t n, uint64_t *saturated
+    uint64_t *counter, uint64_t n, uint64_t *saturated, om_journal *journal
 ) noexcept nogil:
-    """Add, and stop at 2^64 - 1 instead of wrapping. Counters that only ever grow by
-    one are incremented directly: they would need 584 years at one a nanosecond."""
+    """Add, and stop at 2^64 - 1 instead of wrapping."""
+    keep(journal, counter)
     if n <= UINT64_MAX - counter[0]:
         counter[0] += n
     else:
@@ -100,44 +108,55 @@ cdef inline void locked_add(
         saturated[0] += 1
 
 cdef inline void locked_add_seconds(
-    uint64_t *sum_ns, double seconds, uint64_t *saturated
+    uint64_t *sum_ns, double seconds, uint64_t *saturated, om_journal *journal
 ) noexcept nogil:
     """Add a duration to a sum of nanoseconds."""
     cdef uint64_t ns = nanoseconds(seconds)
     if ns != UINT64_MAX:
-        locked_add(sum_ns, ns, saturated)
+        locked_add(sum_ns, ns, saturated, journal)
     else:
+        keep(journal, sum_ns)
         sum_ns[0] = UINT64_MAX
         saturated[0] += 1
 
 cdef inline void locked_add_value(
-    om_histogram *h, int cell, double seconds, uint64_t *saturated
+    om_histogram *h, int cell, double seconds, uint64_t *saturated, om_journal *journal
 ) noexcept nogil:
-    cells_at(h)[cell] += 1
-    locked_add_seconds(&h.sum_ns, seconds, saturated)
-    if seconds < h.min:
-        h.min = seconds
-    if seconds > h.max:
-        h.max = seconds
+    locked_count(&cells_at(h)[cell], journal)
+    locked_add_seconds(&h.sum_ns, seconds, saturated, journal)
+    locked_widen_range(h, seconds, seconds, journal)
 
-cdef inline void locked_add_code(om_codes *codes, uint32_t id) noexcept nogil:
+cdef inline void locked_widen_range(
+    om_histogram *h, double low, double high, om_journal *journal
+) noexcept nogil:
+    if low < h.min:
+        keep(journal, &h.min)
+        h.min = low
+    if high > h.max:
+        keep(journal, &h.max)
+        h.max = high
+
+cdef inline void locked_add_code(
+    om_codes *codes, uint32_t id, om_journal *journal
+) noexcept nogil:
     """Count code `id`; 0 is `_OTHER`, which also takes what is past the limit."""
     cdef uint32_t i
     if id != 0:
         for i in range(codes.n):
             if codes.ids[i] == id:
-                codes.counts[i] += 1
+                locked_count(&codes.counts[i], journal)
                 return
         if codes.n < MAX_CODES:
+            keep(journal, codes)        # the word of `n`; past `n` nobody looks
             codes.ids[codes.n] = id
             codes.counts[codes.n] = 1
             codes.n += 1
             return
-    codes.counts[MAX_CODES] += 1
+    locked_count(&codes.counts[MAX_CODES], journal)
 
 cdef inline void locked_merge_histogram(
     const om_layout *layout, om_histogram *into, om_histogram *other,
-    uint64_t *saturated,
+    uint64_t *saturated, om_journal *journal,
 ) noexcept nogil:
     """Add a histogram of the same layout; only the cells between its extremes."""
     cdef uint64_t *a
@@ -148,12 +167,11 @@ cdef inline void locked_merge_histogram(
     a = cells_at(into)
     b = cells_at(other)
     for i in range(cell_of(layout, other.min), cell_of(layout, other.max) + 1):
+        if journal != NULL and b[i] != 0:
+            keep(journal, &a[i])
         a[i] += b[i]
-    locked_add(&into.sum_ns, other.sum_ns, saturated)
-    if other.min < into.min:
-        into.min = other.min
-    if other.max > into.max:
-        into.max = other.max
+    locked_add(&into.sum_ns, other.sum_ns, saturated, journal)
+    locked_widen_range(into, other.min, other.max, journal)
 
 cdef inline size_t packed_limit(
     const om_layout *layout, int n_histograms

@@ -23,16 +23,19 @@ from ometrics._fields cimport (
     MODEL_TOKENS_PROCESSED,
     SNAPSHOT_SATURATED,
 )
+from ometrics._journal cimport om_journal, record_is_complete
 from ometrics._record cimport (
     histogram_at,
     locked_add,
     locked_add_code,
     locked_add_value,
+    locked_count,
     om_record,
 )
 from ometrics._state cimport (
     NEGATIVE,
     VALID,
+    commit,
     om_core,
     om_mutex_release,
     reason_of,
@@ -44,6 +47,21 @@ cdef extern from "Python.h":
 
 cdef int add_batch(Table table, object model, Slot slot, object values) except -1
 cdef int add_many_tokens(Table table, object model, Slot slot, object count) except -1
+
+cdef inline void locked_add_latency(
+    om_core *c, om_record *record, int cell, double seconds, int reason,
+    om_journal *journal,
+) noexcept nogil:
+    locked_count(&record.counters[MODEL_SUCCESSFUL_REQS], journal)
+    if reason == VALID:
+        locked_add_value(
+            histogram_at(c.layout, record, MODEL_LATENCY_HIST), cell, seconds,
+            &c.totals.counters[SNAPSHOT_SATURATED], journal,
+        )
+    else:
+        locked_count(&record.counters[MODEL_LATENCY_UNKNOWN], journal)
+        locked_count(&c.totals.invalid[reason], journal)
+    record_is_complete(journal)
 
 cdef inline int add_latency(
     Table table, object model, Slot slot, object latency
@@ -67,16 +85,11 @@ cdef inline int add_latency(
         slot = slot_of(table, model)
 
     record = acquire_record(table, model, slot)
-    record.counters[MODEL_SUCCESSFUL_REQS] += 1
     record.updated_ns = now
-    if reason == VALID:
-        locked_add_value(
-            histogram_at(c.layout, record, MODEL_LATENCY_HIST), cell, seconds,
-            &c.totals.counters[SNAPSHOT_SATURATED],
-        )
+    if c.journal == NULL:       # compiled twice: private memory asks only once
+        locked_add_latency(c, record, cell, seconds, reason, NULL)
     else:
-        record.counters[MODEL_LATENCY_UNKNOWN] += 1
-        c.totals.invalid[reason] += 1
+        locked_add_latency(c, record, cell, seconds, reason, c.journal)
     locked_emit(
         &c.ring, EVENT_LATENCY, 1, record.name_id,
         seconds if reason == VALID else NAN, now,
@@ -108,18 +121,18 @@ cdef inline int add_error(
         slot = slot_of(table, model)
 
     record = acquire_record(table, model, slot)
-    record.counters[MODEL_FAILED_REQS] += 1
+    locked_count(&record.counters[MODEL_FAILED_REQS], c.journal)
     record.updated_ns = now
-    locked_add_code(&record.codes[MODEL_ERRORS], code)
+    locked_add_code(&record.codes[MODEL_ERRORS], code, c.journal)
     if reason != VALID:
-        c.totals.invalid[reason] += 1
+        locked_count(&c.totals.invalid[reason], c.journal)
     elif latency is not None:
         locked_add_value(
             histogram_at(c.layout, record, MODEL_FAILED_LATENCY_HIST), cell, seconds,
-            &c.totals.counters[SNAPSHOT_SATURATED],
+            &c.totals.counters[SNAPSHOT_SATURATED], c.journal,
         )
     locked_emit(&c.ring, EVENT_ERROR, 0, record.name_id, code, now)
-    om_mutex_release(&c.lock)
+    commit(c)
 
     if reason != VALID:
         table.reject(model, f"latency {seconds} s", reason)
@@ -143,13 +156,13 @@ cdef inline int add_tokens(
     record.updated_ns = now
     if overflow < 0 or tokens < 0:
         overflow = -1
-        c.totals.invalid[NEGATIVE] += 1
+        locked_count(&c.totals.invalid[NEGATIVE], c.journal)
     else:
         locked_add(
             &record.counters[MODEL_TOKENS_PROCESSED], <uint64_t> tokens,
-            &c.totals.counters[SNAPSHOT_SATURATED],
+            &c.totals.counters[SNAPSHOT_SATURATED], c.journal,
         )
-    om_mutex_release(&c.lock)
+    commit(c)
 
     if overflow < 0:
         table.reject(model, f"number of tokens {tokens}", NEGATIVE)

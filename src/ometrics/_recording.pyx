@@ -17,6 +17,7 @@ from libc.string cimport memset, strcmp
 
 from ometrics._arguments cimport model_name, seconds_of
 from ometrics._batch cimport fill, locked_add_batch, om_batch
+from ometrics._journal cimport keep
 from ometrics._record cimport record_size
 from ometrics._state cimport INVALID_REASONS
 
@@ -51,7 +52,7 @@ cdef int add_batch(Table table, object model, Slot slot, object values) except -
                 slot = slot_of(table, model)
             record = acquire_record(table, model, slot)
             locked_add_batch(c, record, &batch, data, n, now)
-            om_mutex_release(&c.lock)
+            commit(c)
     finally:
         free(batch.record)
         PyBuffer_Release(&view)
@@ -103,12 +104,13 @@ cdef int add_many_tokens(Table table, object model, Slot slot, object count) exc
     record = acquire_record(table, model, slot)
     record.updated_ns = now
     if too_many:
+        keep(c.journal, &record.counters[MODEL_TOKENS_PROCESSED])
         record.counters[MODEL_TOKENS_PROCESSED] = UINT64_MAX
-        c.totals.counters[SNAPSHOT_SATURATED] += 1
+        locked_count(&c.totals.counters[SNAPSHOT_SATURATED], c.journal)
     else:
         locked_add(
             &record.counters[MODEL_TOKENS_PROCESSED], n,
-            &c.totals.counters[SNAPSHOT_SATURATED],
+            &c.totals.counters[SNAPSHOT_SATURATED], c.journal,
         )
-    om_mutex_release(&c.lock)
+    commit(c)
     return 0

@@ -12,6 +12,7 @@ from libc.string cimport memset
 from ometrics._buckets cimport om_layout
 from ometrics._events cimport locked_lost, om_ring
 from ometrics._fields cimport SNAPSHOT_COUNTERS, TASK_COUNTERS
+from ometrics._journal cimport keep, keep_all, om_journal, record_is_complete
 from ometrics._record cimport OM_NEVER, locked_pack, om_record, packed_limit
 
 cdef extern from "_mutex.h":
@@ -23,6 +24,7 @@ cdef extern from "_mutex.h":
     void om_mutex_lock(om_mutex *) noexcept nogil
     void om_mutex_release(om_mutex *) noexcept nogil
     void om_mutex_yield() noexcept nogil
+    void om_close(int) noexcept nogil
     int om_at_fork(void (*child)() noexcept nogil) noexcept nogil
     bint OM_HAS_GIL
     void om_publish(void **, void *) noexcept nogil
@@ -47,7 +49,7 @@ cdef struct om_totals:
     double task_min_ms
     double task_max_ms
     int64_t task_updated_ns     # or OM_NEVER
-    double memory_mb
+    double memory_mb            # these four change as one
     double cpu_percent
     int64_t goroutines
     int64_t resources_ns        # or OM_NEVER
@@ -56,6 +58,12 @@ cdef struct om_totals:
     uint64_t lost_before    # the same of `locked_lost`
     int64_t start_wall_ns
     int64_t start_monotonic_ns
+    uint64_t generation     # of the records that belong to these
+
+# A running call in a file: when it began, the address of its record; at 0 none runs.
+cdef struct om_running:
+    int64_t start_ns
+    uint64_t record
 
 # A running call, in a list by start time.
 cdef struct om_call:
@@ -66,6 +74,7 @@ cdef struct om_call:
     uint32_t operation
     uint32_t provider       # id of a code
     bint listed
+    om_running *shown       # where other processes see it, or NULL
 
 cdef struct om_core:
     const om_layout *layout
@@ -80,7 +89,15 @@ cdef struct om_core:
     uint32_t capacity
     uint32_t next_order
     size_t packed_limit     # bytes a snapshot of the table can need
-    om_totals totals
+    om_totals *totals       # `own_totals`, or in the file
+    om_totals own_totals
+    om_journal *journal     # of the file; NULL: all is in private memory
+    om_running **free_running   # places for calls that begin, in the file
+    uint32_t n_free_running
+    void *memories          # a list of Python's that keeps the file mapped
+    int file                # its descriptor, which a forked child gives up; or -1
+    bint wants_file         # records are to be in a file
+    bint unplaced           # but are not, or not all
     om_ring ring
     om_call *calls          # oldest first
     om_call *last_call
@@ -104,6 +121,11 @@ cdef inline int reason_of(double value) noexcept nogil:
         return NOT_A_NUMBER
     return INFINITE if value > 0 else NEGATIVE
 
+cdef inline void commit(om_core *c) noexcept nogil:
+    """Give the mutex back after a change, which is complete now."""
+    record_is_complete(c.journal)
+    om_mutex_release(&c.lock)
+
 cdef inline void locked_clear(
     om_core *c, int64_t wall_ns, int64_t monotonic_ns
 ) noexcept nogil:
@@ -113,7 +135,9 @@ cdef inline void locked_clear(
     c.n = 0
     c.next_order = 0
     c.packed_limit = 0
-    memset(&c.totals, 0, sizeof(c.totals))
+    keep_all(c.journal, c.totals, sizeof(om_totals))
+    memset(c.totals, 0, sizeof(om_totals))
+    c.totals.generation = c.generation
     c.totals.task_min_ms = INFINITY
     c.totals.task_max_ms = -INFINITY
     c.totals.task_updated_ns = OM_NEVER
@@ -131,6 +155,7 @@ cdef inline int locked_make_current(om_core *c, om_record *record) noexcept nogi
     if not record.published:
         if c.n == c.capacity:
             return FULL
+        keep(c.journal, &record.published)
         record.published = 1
         record.order = c.next_order
         c.next_order += 1
@@ -142,8 +167,18 @@ cdef inline int locked_make_current(om_core *c, om_record *record) noexcept nogi
     record.epoch = c.epoch
     return CURRENT
 
-cdef inline void locked_list(om_core *c, om_call *call) noexcept nogil:
-    """Put a call that starts now at the end of the list."""
+cdef inline void locked_show(
+    om_core *c, om_call *call, om_record *record
+) noexcept nogil:
+    """Let other processes know which record a running call belongs to."""
+    if call.shown != NULL:
+        keep(c.journal, &call.shown.record)
+        call.shown.record = <uint64_t> record
+
+cdef inline void locked_list(
+    om_core *c, om_call *call, om_record *record
+) noexcept nogil:
+    """Put a call that starts now at the end of the list; `record` is what counts it."""
     call.next = NULL
     call.previous = c.last_call
     if c.last_call != NULL:
@@ -153,6 +188,13 @@ cdef inline void locked_list(om_core *c, om_call *call) noexcept nogil:
     c.last_call = call
     c.n_calls += 1
     call.listed = 1
+    call.shown = NULL
+    if c.n_free_running > 0:
+        c.n_free_running -= 1
+        call.shown = c.free_running[c.n_free_running]
+        keep(c.journal, &call.shown.start_ns)
+        call.shown.start_ns = call.start_ns
+        locked_show(c, call, record)
 
 cdef inline void locked_unlist(om_core *c, om_call *call) noexcept nogil:
     """Take a running call off the list."""
@@ -166,6 +208,12 @@ cdef inline void locked_unlist(om_core *c, om_call *call) noexcept nogil:
         c.last_call = call.previous
     c.n_calls -= 1
     call.listed = 0
+    if call.shown != NULL:
+        keep(c.journal, &call.shown.record)
+        call.shown.record = 0
+        c.free_running[c.n_free_running] = call.shown
+        c.n_free_running += 1
+        call.shown = NULL
 
 cdef inline int locked_retire(om_core *c, om_record *model) noexcept nogil:
     """Take a model's record and those of its calls out of the table; returns how many
@@ -178,6 +226,7 @@ cdef inline int locked_retire(om_core *c, om_record *model) noexcept nogil:
     cdef uint32_t i = c.n
     cdef int found = 0
     cdef om_record *record
+    keep(c.journal, &model.generation)
     om_store(&model.generation, UINT64_MAX)     # stale for ever
     model.epoch = 0
     while i > 0:
@@ -185,6 +234,7 @@ cdef inline int locked_retire(om_core *c, om_record *model) noexcept nogil:
         record = c.table[i]
         if record.family == model.family:
             c.packed_limit -= packed_limit(c.layout, record.n_histograms)
+            keep(c.journal, &record.generation)
             om_store(&record.generation, UINT64_MAX)
             record.epoch = 0
             c.n -= 1

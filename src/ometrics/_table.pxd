@@ -4,11 +4,14 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ometrics._histogram cimport Layout
+from ometrics._journal cimport om_journal
 from ometrics._record cimport om_record
 from ometrics._state cimport (
     CURRENT,
     locked_make_current,
     om_core,
+    om_running,
+    om_totals,
     om_monotonic_ns,
     om_mutex_acquire,
     om_mutex_release,
@@ -16,9 +19,24 @@ from ometrics._state cimport (
     om_wall_ns,
 )
 
+cdef class Memory:
+    """Where records live that other processes read; `_segment.Segment` is one."""
+    cdef om_journal journal
+    cdef om_totals *totals
+    cdef om_running **free_running      # room for all there are
+    cdef uint32_t n_free_running
+    cdef int file                       # its descriptor
+
+    cdef void *take(self, size_t size, uint32_t kind) except NULL
+    cdef int give_back(self, void *block) except -1
+    cdef int add_code(self, uint32_t id, str code) except -1
+    cdef int add_running(self, om_core *c) except -1
+
 cdef class Slot:
     """Owns one record's memory; the table's dictionary holds it by the model's name."""
     cdef om_record *record
+    cdef om_record *private_record  # of this process alone: to be freed; or NULL
+    cdef Memory memory              # where else the record is, or None
     cdef dict calls         # key of operation and provider -> slot, or None
     cdef uint32_t running   # calls that have this slot and have not ended
 
@@ -26,6 +44,10 @@ cdef class Table:
     cdef om_core *c
     cdef Layout layout
     cdef readonly int max_models
+    cdef object home        # asked for a `Memory` other processes can read, or None
+    cdef Memory memory      # the one that records are in now, or None
+    cdef list memories      # all that records ever were in
+    cdef bint placing
     cdef dict slots         # by name
     cdef uint64_t generation
     cdef uint64_t next_family
@@ -50,6 +72,11 @@ cdef class Table:
     cdef Slot add_slot(self, object model, bint count_repair)
     cdef Slot call_slot(self, Slot model_slot, uint32_t operation, uint32_t provider)
     cdef Slot new_slot(self, str name, uint32_t operation, uint32_t name_id)
+    cdef om_record *new_record(self, Slot slot, int n_histograms) except NULL
+    cdef int place(self) except -1
+    cdef int place_call(self) except -1
+    cdef int move_to(self, Memory memory) except -1
+    cdef list slots_elsewhere(self, Memory memory)
     cdef int restart(self) except -1
     cdef int forget_last(self) except -1
     cdef Slot renew(self, object model, Slot slot)
@@ -61,6 +88,7 @@ cdef class Table:
     cdef uint32_t code_id(self, object error) except? 0xFFFFFFFF
     cdef int reject(self, object model, str what, int reason) except -1
     cdef int warn_once(self, object key, str message, tuple args) except -1
+    cdef int show_code(self, uint32_t id, str code) except -1
     cdef int count_internal_error(self) except -1
 
 # Free functions, because a method of an open class is called through a table and never

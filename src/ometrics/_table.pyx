@@ -11,6 +11,7 @@ one is looked up, so that loop always goes on.
 from ometrics.errors import OllamaError, code_of
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.math cimport INFINITY
 from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
@@ -18,12 +19,13 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
 from ometrics._arguments cimport model_name
-from ometrics._copy cimport NO_MEMORY, grow_table, retire
+from ometrics._copy cimport NO_MEMORY, grow_table, move_records, om_move, retire
 from ometrics._events cimport EVENTS_AT_ONCE, om_event
 from ometrics._fields cimport (
     CALL_HISTOGRAMS,
     MODEL_HISTOGRAMS,
     SNAPSHOT_INTERNAL_ERRORS,
+    SNAPSHOT_SEGMENT_FAILURES,
     SNAPSHOT_TRUNCATED_NAMES,
 )
 from ometrics._forks cimport link, unlink
@@ -33,11 +35,13 @@ from ometrics._record cimport (
     NOT_A_CALL,
     OM_NEVER,
     histogram_at,
+    locked_count,
     om_histogram,
     record_size,
 )
 from ometrics._state cimport (
     OM_HAS_GIL,
+    commit,
     locked_clear,
     om_call,
     om_load,
@@ -77,7 +81,23 @@ def ring_size(capacity, /):
 @cython.final
 cdef class Slot:
     def __dealloc__(self):
-        free(self.record)
+        if self.memory is not None:
+            self.memory.give_back(self.record)
+        free(self.private_record)
+
+
+cdef class Memory:
+    cdef void *take(self, size_t size, uint32_t kind) except NULL:
+        raise NotImplementedError
+
+    cdef int give_back(self, void *block) except -1:
+        raise NotImplementedError
+
+    cdef int add_code(self, uint32_t id, str code) except -1:
+        raise NotImplementedError
+
+    cdef int add_running(self, om_core *c) except -1:
+        raise NotImplementedError
 
 
 cdef class Table:
@@ -103,6 +123,7 @@ cdef class Table:
         self.next_family = 1
         self.filters = {}
         self.alerts = {}
+        self.memories = []
         self.codes = ["_OTHER"]
         self.code_ids = {"_OTHER": 0}
         self.warned = set()
@@ -110,9 +131,15 @@ cdef class Table:
         if self.c == NULL:
             raise MemoryError
         cdef om_core *c = self.c
+        # A garbage collection may clear the attribute long before __dealloc__, and
+        # calls that are dropped later still write to the records.
+        Py_INCREF(self.memories)
+        c.memories = <void *> self.memories
         om_mutex_init(&c.lock)
         om_mutex_init(&c.copying)
         c.layout = &layout.c
+        c.totals = &c.own_totals
+        c.file = -1
         c.capacity = FIRST_CAPACITY
         c.table = <om_record **> malloc(c.capacity * sizeof(om_record *))
         c.ring.events = <om_event *> calloc(size, sizeof(om_event))
@@ -133,6 +160,7 @@ cdef class Table:
         unlink(c)
         free(c.table)
         free(c.ring.events)
+        Py_DECREF(<object> c.memories)
         om_mutex_destroy(&c.lock)
         om_mutex_destroy(&c.copying)
         free(c)
@@ -195,8 +223,8 @@ cdef class Table:
         self.restart()
         if count_repair and name != model:
             om_mutex_acquire(&c.lock)
-            c.totals.counters[SNAPSHOT_TRUNCATED_NAMES] += 1
-            om_mutex_release(&c.lock)
+            locked_count(&c.totals.counters[SNAPSHOT_TRUNCATED_NAMES], c.journal)
+            commit(c)
         slot = self.live_slot(name)
         if slot is not None:
             return slot
@@ -251,13 +279,9 @@ cdef class Table:
         cdef bytes encoded = name.encode()
         cdef Slot slot = Slot.__new__(Slot)
         cdef int n = MODEL_HISTOGRAMS if operation == NOT_A_CALL else CALL_HISTOGRAMS
-        cdef om_record *record
+        cdef om_record *record = self.new_record(slot, n)
         cdef om_histogram *h
         cdef int i
-        record = <om_record *> calloc(1, record_size(&self.layout.c, n))
-        if record == NULL:
-            raise MemoryError(f"no memory for the record of model {name!r}")
-        slot.record = record
         record.operation = operation
         record.n_histograms = n
         record.updated_ns = OM_NEVER
@@ -271,6 +295,134 @@ cdef class Table:
         self.next_family += 1
         record.name_id = self.name_id(name) if name_id == 0 else name_id
         return slot
+
+    cdef om_record *new_record(self, Slot slot, int n_histograms) except NULL:
+        """Zeroes for a record: where other processes read if that can be had."""
+        cdef om_core *c = self.c
+        cdef size_t size = record_size(&self.layout.c, n_histograms)
+        if c.unplaced:
+            self.place()
+        if c.journal != NULL:       # so `memory` is this process's
+            try:
+                slot.record = <om_record *> self.memory.take(size, n_histograms)
+                slot.memory = self.memory
+            except (OSError, MemoryError) as error:
+                c.unplaced = True
+                self.home.failed(error)
+        if slot.record == NULL:
+            slot.record = slot.private_record = <om_record *> calloc(1, size)
+        if slot.record == NULL:
+            raise MemoryError(f"no memory for a record of {size} bytes")
+        return slot.record
+
+    # --- memory that other processes read --------------------------------------------
+
+    def _live_in(self, home, /):
+        """
+        Have the records where other processes can read them, as far as possible.
+
+        Args:
+            home: `memory()` gives a `Memory` or `None` for not now; `moved(memory)` is
+                called when all is there, `failed(error)` when something is not.
+        """
+        self.home = home
+        self.c.wants_file = self.c.unplaced = True
+        self.place()
+
+    def _place(self):
+        """Move what is only in private memory; at most once a second."""
+        if self.c.wants_file and self.home.look():
+            self.place()
+
+    cdef int place(self) except -1:
+        """Move to the home what is not there, if it can be had; never fails."""
+        if self.placing:
+            return 0
+        self.placing = True
+        try:
+            memory = self.home.memory()
+            if memory is not None:
+                self.move_to(memory)
+                self.home.moved(memory)
+        except (OSError, MemoryError) as error:
+            self.home.failed(error)
+            self.c.unplaced = True
+        finally:
+            self.placing = False
+        return 0
+
+    cdef int place_call(self) except -1:
+        """Have a place for one more running call, if other processes can read it."""
+        cdef om_core *c = self.c
+        if c.unplaced:
+            self.place()
+        if c.journal != NULL and c.n_free_running == 0:
+            try:
+                self.memory.add_running(c)
+            except (OSError, MemoryError) as error:     # one call that is not shown
+                self.home.failed(error)
+        return 0
+
+    cdef list slots_elsewhere(self, Memory memory):
+        """The live slots whose records are not in this memory."""
+        cdef Slot slot, call
+        cdef list found = []
+        for slot in list(self.slots.values()):
+            if slot.memory is not memory:
+                found.append(slot)
+            if slot.calls is not None:
+                for call in list(slot.calls.values()):
+                    if call.memory is not memory:
+                        found.append(call)
+        return found
+
+    cdef int move_to(self, Memory memory) except -1:
+        """
+        Move all records that are elsewhere to this memory; none is ever in two.
+
+        Raises:
+            OSError, MemoryError: There is no room; nothing was moved.
+        """
+        cdef om_core *c = self.c
+        cdef Slot slot
+        cdef list slots
+        cdef om_move *moves
+        cdef int i
+        cdef int n = 0
+        self.restart()
+        for i, code in enumerate(list(self.codes)):
+            memory.add_code(i, code)
+        slots = self.slots_elsewhere(memory)
+        moves = <om_move *> calloc(len(slots) + 1, sizeof(om_move))
+        if moves == NULL:
+            raise MemoryError("no memory to move records")
+        try:
+            for slot in slots:
+                moves[n].record = &slot.record
+                moves[n].size = record_size(&self.layout.c, slot.record.n_histograms)
+                moves[n].to = <om_record *> memory.take(
+                    moves[n].size, slot.record.n_histograms
+                )
+                n += 1
+            if c.journal != &memory.journal:
+                memory.add_running(c)
+            self.memories.append(memory)
+            with nogil:
+                move_records(
+                    c, moves, n, &memory.journal, memory.totals,
+                    memory.free_running, memory.n_free_running, memory.file,
+                )
+            n = 0       # none is to be given back
+        finally:
+            for i in range(n):
+                memory.give_back(moves[i].to)
+            free(moves)
+        for slot in slots:
+            slot.memory = memory
+        self.memory = memory
+        # Whoever made a slot while this went on found no place for it.
+        c.unplaced = bool(self.slots_elsewhere(memory))
+        return 0
 
     cdef int restart(self) except -1:
         """After a reset or in a forked child: begin with no slots."""
@@ -413,7 +565,10 @@ cdef class Table:
                 if len(self.codes) >= MAX_KNOWN_CODES:
                     return 0
                 self.codes.append(code)
-                known = self.code_ids.setdefault(code, len(self.codes) - 1)
+                known = len(self.codes) - 1
+                if self.c.journal != NULL:
+                    self.show_code(known, code)
+                known = self.code_ids.setdefault(code, known)
         # The look-up of a class keeps it alive: only so many.
         if isinstance(key, type) and self.n_classes < MAX_KNOWN_CLASSES:
             self.n_classes += 1
@@ -444,10 +599,24 @@ cdef class Table:
             self.count_internal_error()
         return 0
 
+    cdef int show_code(self, uint32_t id, str code) except -1:
+        """Let other processes know a code by its id."""
+        try:
+            self.memory.add_code(id, code)
+        except (OSError, MemoryError) as error:     # they show it as `_OTHER`
+            self.home.failed(error)
+        return 0
+
+    def _count_segment_failure(self):
+        cdef om_core *c = self.c
+        om_mutex_acquire(&c.lock)
+        locked_count(&c.totals.counters[SNAPSHOT_SEGMENT_FAILURES], c.journal)
+        commit(c)
+
     cdef int count_internal_error(self) except -1:
         om_mutex_acquire(&self.c.lock)
-        self.c.totals.counters[SNAPSHOT_INTERNAL_ERRORS] += 1
-        om_mutex_release(&self.c.lock)
+        locked_count(&self.c.totals.counters[SNAPSHOT_INTERNAL_ERRORS], self.c.journal)
+        commit(self.c)
         return 0
 
 

@@ -62,12 +62,18 @@ class MetricsCollector(Core):
         max_models: Models kept apart; further names count under `__overflow__`.
         channel_capacity: Unread events that `metrics_channel` keeps.
         clock: Where to read the time instead of the system, for tests.
+        directory: Where to keep the records in a file that other processes can read,
+            `ometrics.attach(directory)` among them; they survive this process, however
+            it ends. `None`: as in the environment variable `OMETRICS_DIR`, else in
+            private memory. A directory that cannot be used is said in the log, counted
+            in `segment_failures` and tried again; recording goes on.
         store: A path or database URL in which to keep history (extra `store`): written
             every 10 s, by `close` and at exit. One that cannot be written is said in
             the log and tried again; recording goes on.
 
     Raises:
         ImportError: `store` is given and SQLAlchemy is not installed.
+        OSError: `directory` is given and this system cannot have segments.
         ValueError: A bound, `max_models` or `channel_capacity` is out of range.
 
     Thread-safety:
@@ -106,6 +112,7 @@ class MetricsCollector(Core):
         max_models: int = 1000,
         channel_capacity: int = 100,
         clock: Clock | None = None,
+        directory: str | os.PathLike[str] | None = None,
         store: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Make the core; see the class."""
@@ -130,6 +137,7 @@ class MetricsCollector(Core):
         self._clock = clock
         self._made = {}
         self._writer = None
+        self._place_in(directory)
         if store is not None:
             from ometrics.store import Writer
 
@@ -138,6 +146,29 @@ class MetricsCollector(Core):
 
     def __init__(self, **_: Any) -> None:
         """All is done by `__new__`."""
+
+    def _place_in(self, directory: str | os.PathLike[str] | None) -> None:
+        """Have the records in a segment of this directory, if there is one."""
+        directory = directory or os.environ.get("OMETRICS_DIR")
+        if not directory:
+            return
+        from ometrics._segment import HAS_SEGMENTS
+
+        if not HAS_SEGMENTS:
+            raise OSError(
+                "this system cannot have segments: leave `directory` and OMETRICS_DIR"
+                " out, and read each process's endpoint instead (mc.serve())"
+            )
+        from ometrics.segments.home import Home
+
+        self._live_in(
+            Home(
+                directory,
+                self,
+                layout_of(self.buckets),
+                own_clock=self._clock is not None,
+            )
+        )
 
     # --- calls from start to end ---
 
@@ -255,6 +286,7 @@ class MetricsCollector(Core):
             self._sampler.revive()
         if self._writer is not None:
             self._writer.revive()
+        self._place()
         snapshot: Snapshot = _reading.snapshot(
             self, self.buckets, self.instance_id, reset
         )

@@ -289,6 +289,22 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
             Metric("ometrics.saturated", "{event}"),
         ),
     ] = 0
+    segment_failures: Annotated[
+        int,
+        Counter(
+            "Times that records could not be where other processes read them.",
+            Metric("ometrics.segment_failures", "{event}"),
+        ),
+    ] = 0
+    segments_bad: Annotated[
+        dict[str, int],
+        Counts(
+            "Files of a directory that were left out, by reason.",
+            Metric("ometrics.segments_bad", "{file}"),
+            by="reason",
+            stored=False,
+        ),
+    ] = {}
     events_emitted: Annotated[
         int,
         Counter(

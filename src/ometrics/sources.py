@@ -9,6 +9,8 @@ works for one process works for all of a machine.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -44,14 +46,20 @@ class Merged:
         Raises:
             ValueError: Two sources have different latency buckets.
         """
-        first, *others = self._sources
-        total = first.snapshot()
-        for source in others:
-            total = total.merge(source.snapshot())
-        return total
+        return total_of([source.snapshot() for source in self._sources])
 
     def __repr__(self) -> str:
         return f"<Merged of {len(self._sources)} sources>"
+
+
+def total_of(snapshots: Sequence[Snapshot]) -> Snapshot:
+    """
+    The sum of at least one snapshot.
+
+    Raises:
+        ValueError: Two have different latency buckets.
+    """
+    return reduce(lambda total, snapshot: total.merge(snapshot), snapshots)
 
 
 def merge(*sources: Source) -> Merged:

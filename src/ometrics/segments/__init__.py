@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: MIT
+"""Beyond the process: the records of every process of a machine, living or killed.
+
+A collector with a directory keeps its records in a file there, its segment, and the
+agent does nothing else for it: whoever wants the numbers reads them from outside.
+
+    agent:    MetricsCollector(directory="/run/user/1000/ometrics/pool")
+    reader:   ometrics.attach("/run/user/1000/ometrics/pool").snapshot()
+
+`home` is the writing side, `attached` the reading one; `folding` adds up those that
+ended. The file itself is `_segment.pxd`'s, why it is always whole `_journal.pxd`'s.
+"""
+
+from ometrics.segments.attached import Attached, Instance, attach
+from ometrics.segments.places import runtime_directory
+
+__all__ = ["Attached", "Instance", "attach", "runtime_directory"]

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: MIT
+"""Reading a directory of segments: all processes of it, living and dead, as one source.
+
+A process that is read notices nothing: no lock of its own is taken, and nothing that it
+maps is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Final
+
+from ometrics._mirror import BadSegment, Mirror
+from ometrics._segment import HAS_SEGMENTS
+from ometrics.changes import Changes
+from ometrics.segments import folding, identity, places
+
+if TYPE_CHECKING:
+    from ometrics.snapshot import Snapshot
+
+# Foldings that may come between the beginning and the end of one reading.
+_TRIES: Final = 100
+
+
+@dataclass(frozen=True)
+class Instance:
+    """
+    One process with a segment.
+
+    Attributes:
+        id: The collector's `instance_id`; a process has one for each collector.
+        pid: Its number, in its own pid namespace.
+        command: Its command line as the system shows it; of a process that ended, or
+            of another container, only the program's name.
+        started: When its collector began, UTC.
+        last_heard: When its newest record was made, UTC.
+        alive: Whether it still runs.
+        snapshot: What it counted.
+    """
+
+    id: str
+    pid: int
+    command: str
+    started: datetime
+    last_heard: datetime
+    alive: bool
+    snapshot: Snapshot
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of its models."""
+        return tuple(self.snapshot.models)
+
+
+def attach(directory: str | os.PathLike[str] | None = None) -> Attached:
+    """
+    All processes whose collectors have this directory, as one source.
+
+    Args:
+        directory: As given to `MetricsCollector(directory=...)`; `None`: as in the
+            environment variable `OMETRICS_DIR`.
+
+    Raises:
+        ValueError: No directory is given, and none is in the environment.
+        OSError: This system cannot have segments.
+    """
+    if not HAS_SEGMENTS:
+        raise OSError(
+            "this system cannot have segments: read each process's endpoint instead,"
+            " ometrics.merge(ometrics.read(url), ...)"
+        )
+    directory = directory or os.environ.get("OMETRICS_DIR")
+    if not directory:
+        raise ValueError("which directory? give one, or set OMETRICS_DIR")
+    return Attached(directory)
+
+
+class Attached:
+    """
+    A directory of segments as a source; made by `attach()`.
+
+    Nothing is read before it is asked, and then anew each time. A process is read at
+    one instant; one that records so fast that it cannot be is read model by model, each
+    at one instant. Segments that cannot be read are left out and counted, by reason, in
+    `segments_bad` of the snapshot.
+
+    Thread-safety:
+        Any thread.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self.directory = os.path.abspath(directory)  # noqa: PTH100 - keeps links
+        # One name for all that its processes ever count: what comes later goes on.
+        self._id = hashlib.sha256(self.directory.encode()).hexdigest()[:32]
+        #: Why files of the directory were left out, by name: `(reason, message)`.
+        self.bad: dict[str, tuple[str, str]] = {}
+
+    def snapshot(self) -> Snapshot:
+        """
+        What all processes counted, the dead ones included.
+
+        Raises:
+            FileNotFoundError: There is no such directory.
+            PermissionError: Somebody else can write to it.
+            OSError: It cannot be read.
+            ValueError: Two processes have different latency buckets.
+        """
+        from msgspec.structs import replace
+
+        from ometrics.sources import total_of
+
+        instances, folded = self._read()
+        snapshots = [instance.snapshot for instance in instances]
+        if folded.total is not None:
+            snapshots.append(folded.total)
+        if not snapshots:
+            snapshots.append(_nothing())
+        return replace(
+            total_of(snapshots),
+            instance_id=self._id,
+            collection_time=_utc(time.time_ns()),
+            segments_bad=self._bad_by_reason(),
+        )
+
+    def instances(self) -> list[Instance]:
+        """
+        The processes that run, and those that ended and are not folded yet.
+
+        Raises:
+            OSError: As `snapshot`.
+        """
+        return self._read()[0]
+
+    def watch(self, interval: float = 1.0) -> Iterator[Snapshot]:
+        """
+        What was counted since the one before, every `interval` seconds, for ever.
+
+        Raises:
+            ValueError: `interval` is not above zero.
+            OSError: As `snapshot`.
+        """
+        if not interval > 0:
+            raise ValueError(f"interval {interval!r} must be above 0 seconds")
+        return self._watch(interval)
+
+    def _watch(self, interval: float) -> Iterator[Snapshot]:
+        changes = Changes(self)
+        changes.look()
+        while True:
+            time.sleep(interval)
+            yield changes.look().counts
+
+    def _read(self) -> tuple[list[Instance], folding.Folded]:
+        directory = places.open_directory(self.directory)
+        try:
+            with contextlib.suppress(OSError, BadSegment):
+                folding.fold(directory)
+            for _ in range(_TRIES):
+                folded = self._folded(directory)
+                version = folding.version_of(directory)
+                instances = list(self._living(directory, folded.ids))
+                # Who was folded meanwhile would count twice, or not at all.
+                if folding.version_of(directory) == version == folded.version:
+                    break
+            return instances, folded
+        finally:
+            os.close(directory)
+
+    def _folded(self, directory: int) -> folding.Folded:
+        try:
+            return folding.read_folded(directory)
+        except BadSegment as error:
+            self.bad[places.FOLDED] = (error.reason, str(error))
+            return folding.Folded(version=folding.version_of(directory))
+
+    def _living(self, directory: int, passed: frozenset[str]) -> Iterator[Instance]:
+        for name in folding.segment_names(directory):
+            if name.removesuffix(places.SUFFIX) in passed:
+                continue
+            try:
+                file, status = folding.open_own(directory, name)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self.bad[name] = ("unreadable", error.strerror or str(error))
+                continue
+            except BadSegment as error:
+                self.bad[name] = (error.reason, str(error))
+                continue
+            try:
+                yield _instance(file, status.st_size)
+            except BadSegment as error:
+                self.bad[name] = (error.reason, f"{name}: {error}")
+            finally:
+                os.close(file)
+
+    def _bad_by_reason(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for reason, _ in self.bad.values():
+            counts[reason] = counts.get(reason, 0) + 1
+        return counts
+
+    def __repr__(self) -> str:
+        return f"<Attached {self.directory!r}>"
+
+
+def _instance(file: int, size: int) -> Instance:
+    alive = folding.is_alive(file)
+    mirror = Mirror(file, size, identity.fields_digest())
+    snapshot = mirror.read(alive)
+    about = mirror.identity()
+    process = identity.Process(
+        about["pid"], about["pid_namespace"], about["process_start"]
+    )
+    command = identity.command_line(process) if alive else None
+    return Instance(
+        id=about["id"],
+        pid=about["pid"],
+        command=command or about["program"],
+        started=snapshot.start_time,
+        last_heard=_utc(mirror.last_heard_ns()),
+        alive=alive,
+        snapshot=snapshot,
+    )
+
+
+def _nothing() -> Snapshot:
+    from ometrics.snapshot import Snapshot
+
+    now = _utc(time.time_ns())
+    return Snapshot(
+        instance_id="", start_time=now, collection_time=now, uptime_seconds=0.0
+    )
+
+
+def _utc(ns: int) -> datetime:
+    return datetime.fromtimestamp(ns // 1000 / 1e6, timezone.utc)

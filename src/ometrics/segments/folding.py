@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: MIT
+"""Adding up the segments of processes that ended, each exactly once.
+
+`folded.json` holds the sum of all that were folded, and the ids of those whose files
+may still be there. It is replaced in one rename: before it, a segment counts by its own
+file; after it, by the sum, and its file is passed over until it is removed. Whoever is
+killed in between leaves a directory that says the same as before or after.
+
+One process folds at a time, under a lock of the directory itself. Readers need none:
+they begin again when the sum was replaced meanwhile (see `attached`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from ometrics._mirror import BadSegment, Mirror
+from ometrics.segments import identity, places
+
+if TYPE_CHECKING:
+    from ometrics.snapshot import Snapshot
+
+# A process that begins folds when it finds more dead ones than that: so that it costs
+# little often, and a pool of recycled workers leaves few files where nobody reads.
+_MANY: Final = 8
+# Seconds after which the unfinished file of a process that died while it made it goes.
+_UNFINISHED_FOR: Final = 60.0
+_MAX_FOLDED: Final = 256 << 20
+
+
+@dataclass(frozen=True)
+class Folded:
+    """
+    The sum of the processes that were folded.
+
+    Attributes:
+        total: What they counted; `None` of none.
+        processes: How many they were.
+        ids: Of those whose files may still be there, to be passed over.
+        version: Changes with every folding; 0 without a file.
+    """
+
+    total: Snapshot | None = None
+    processes: int = 0
+    ids: frozenset[str] = field(default_factory=frozenset)
+    version: tuple[int, int] = (0, 0)
+
+
+def version_of(directory: int) -> tuple[int, int]:
+    """What tells one sum from the next: which file it is, and when it was written."""
+    try:
+        status = os.stat(places.FOLDED, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return (0, 0)
+    return (status.st_ino, status.st_mtime_ns)
+
+
+def read_folded(directory: int) -> Folded:
+    """
+    The sum as it is now.
+
+    Raises:
+        BadSegment: The file is not what was written.
+        OSError: It cannot be read.
+    """
+    from ometrics.snapshot import Snapshot
+
+    try:
+        file, status = open_own(directory, places.FOLDED)
+    except FileNotFoundError:
+        return Folded()
+    with os.fdopen(file, "rb") as stream:
+        if status.st_size > _MAX_FOLDED:
+            raise BadSegment("damaged", f"{places.FOLDED}: {status.st_size} bytes")
+        data = stream.read(_MAX_FOLDED)
+    head, _, body = data.partition(b"\n")
+    try:
+        about: dict[str, Any] = json.loads(head)
+        return Folded(
+            Snapshot.from_json(body),
+            int(about["processes"]),
+            frozenset(map(str, about["ids"])),
+            (status.st_ino, status.st_mtime_ns),
+        )
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BadSegment("damaged", f"{places.FOLDED}: {error}") from None
+
+
+def fold(directory: int) -> int:
+    """
+    Add up the segments of processes that ended, and remove their files.
+
+    Args:
+        directory: Descriptor of a directory of segments.
+
+    Returns:
+        How many were folded. 0 if another process is folding at this moment.
+
+    Raises:
+        OSError: The sum cannot be written; then it is as it was.
+        BadSegment: The sum that is there cannot be read, so nothing may replace it.
+    """
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return 0
+    try:
+        before = read_folded(directory)
+        with contextlib.ExitStack() as locks:
+            found = list(_dead(directory, before.ids, locks))
+            if found:
+                _replace(directory, before, found)
+            for name in [f"{key}{places.SUFFIX}" for key in before.ids] + [
+                name for name, _ in found
+            ]:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=directory)
+            _sweep(directory)
+        return len(found)
+    finally:
+        fcntl.flock(directory, fcntl.LOCK_UN)
+
+
+def fold_if_many(directory: int) -> None:
+    """Fold if several processes have ended; what goes wrong is for readers to say."""
+    dead = 0
+    for name in segment_names(directory):
+        with contextlib.suppress(OSError):
+            file, _ = open_own(directory, name)
+            dead += not is_alive(file)
+            os.close(file)
+    if dead >= _MANY:
+        with contextlib.suppress(OSError, BadSegment):
+            fold(directory)
+
+
+def segment_names(directory: int) -> list[str]:
+    """Names of the files that should be segments."""
+    return sorted(n for n in os.listdir(directory) if n.endswith(places.SUFFIX))
+
+
+def open_own(directory: int, name: str) -> tuple[int, os.stat_result]:
+    """
+    Open a plain file of this user's for reading.
+
+    Raises:
+        OSError: It is gone, or cannot be opened.
+        BadSegment: It is a link or no file, or somebody else's.
+    """
+    # Not blocking: it may be a FIFO, which would wait for a writer.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        file = os.open(name, flags, dir_fd=directory)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise BadSegment("link", f"{name} is a link") from None
+        raise
+    status = os.fstat(file)
+    try:
+        _check_plain(status, name)
+    except BadSegment:
+        os.close(file)
+        raise
+    return file, status
+
+
+def _check_plain(status: os.stat_result, name: str) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise BadSegment("no file", f"{name} is no plain file")
+    try:
+        places.check_owner(status, name)
+    except PermissionError as error:
+        raise BadSegment("owner", str(error)) from None
+
+
+def is_alive(file: int) -> bool:
+    """Whether the process still runs whose segment this is: it holds its lock."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(file, fcntl.LOCK_UN)
+    return False
+
+
+def _dead(
+    directory: int, passed: frozenset[str], locks: contextlib.ExitStack
+) -> Iterator[tuple[str, Snapshot]]:
+    """The segments of dead processes that can be read, with what they say."""
+    for name in segment_names(directory):
+        if name.removesuffix(places.SUFFIX) in passed:
+            continue
+        try:
+            file, status = open_own(directory, name)
+        except (OSError, BadSegment):
+            continue
+        locks.callback(os.close, file)
+        if is_alive(file):
+            continue
+        with contextlib.suppress(BadSegment, MemoryError):
+            mirror = Mirror(file, status.st_size, identity.fields_digest())
+            yield name, mirror.read(False)
+
+
+def _replace(directory: int, before: Folded, found: list[tuple[str, Snapshot]]) -> None:
+    """Write the sum with what was found, and make it the one that counts."""
+    from msgspec.structs import replace
+
+    from ometrics.sources import total_of
+
+    snapshots = [snapshot for _, snapshot in found]
+    if before.total is not None:
+        snapshots.insert(0, before.total)
+    total = replace(total_of(snapshots), instance_id="")  # those of all would not end
+    about = {
+        "processes": before.processes + len(found),
+        "ids": [name.removesuffix(places.SUFFIX) for name, _ in found],
+    }
+    data = json.dumps(about).encode() + b"\n" + total.to_json()
+    name = places.FOLDED + places.UNFINISHED
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=directory)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(name, flags, 0o600, dir_fd=directory), "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.rename(name, places.FOLDED, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+def _sweep(directory: int) -> None:
+    """Remove what processes left that died while they made it."""
+    for name in os.listdir(directory):
+        if not name.endswith(places.SUFFIX + places.UNFINISHED):
+            continue
+        with contextlib.suppress(OSError, BadSegment):
+            file, status = open_own(directory, name)
+            with contextlib.closing(os.fdopen(file)):
+                old = time.time() - status.st_mtime > _UNFINISHED_FOR
+                if old and not is_alive(file):
+                    os.unlink(name, dir_fd=directory)
