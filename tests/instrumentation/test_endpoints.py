@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -103,10 +104,18 @@ def test_asked_by_any_body(
     assert expected == asked_by(text.encode()) == asked_by(memoryview(text.encode()))
 
 
-@pytest.mark.parametrize("body", [None, 5, b"", b"[1]", b"\xff", b"{", b'{"model":1}'])
+@pytest.mark.parametrize("body", [None, b"", b"[1]", b"\xff", b"{", b'{"model":1}'])
 def test_asked_by_what_is_no_request(body: object) -> None:
     """Nothing is known of what is no JSON object with a model."""
     assert Asked(None, None) == asked_by(body)
+
+
+@pytest.mark.parametrize(
+    "body", [iter([b"{}"]), io.BytesIO(b"{}"), b" " * (endpoints._MAX_DECODED + 1)]
+)
+def test_asked_by_what_cannot_be_looked_at(body: object) -> None:
+    """What would have to be taken from its sender, or is too large, is a call."""
+    assert Asked("unknown", None) == asked_by(body)
 
 
 @pytest.mark.parametrize("first", [True, False])

@@ -11,7 +11,7 @@ import itertools
 import json
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, suppress
 from typing import Any, Final
 
@@ -441,6 +441,53 @@ def test_details_of_a_model_that_is_not_there(
 
     assert FAILED == outcomes(collector, model="made-up")
     assert {"INVALID_MODEL": 1} == collector.snapshot().models["made-up"].errors
+
+
+def pieces() -> Iterator[bytes]:
+    """A request's body that can be read once."""
+    yield from (piece.encode() for piece in json.dumps(BODY))
+
+
+async def apieces() -> AsyncIterator[bytes]:
+    """The same, asynchronous."""
+    for piece in pieces():
+        yield piece
+
+
+async def by_httpx_with_pieces(url: str) -> int:
+    """Httpx, the body in pieces."""
+    async with httpx.AsyncClient(timeout=PATIENCE, verify=False) as client:
+        return (await client.post(url, content=apieces())).status_code
+
+
+async def by_aiohttp_with_pieces(url: str) -> int:
+    """The client aiohttp, the body in pieces."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url, data=apieces()) as response,
+    ):
+        await response.read()
+        return response.status
+
+
+@pytest.mark.parametrize(
+    "post",
+    [
+        lambda url: httpx.post(url, content=pieces()).status_code,
+        lambda url: asyncio.run(by_httpx_with_pieces(url)),
+        lambda url: asyncio.run(by_aiohttp_with_pieces(url)),
+        lambda url: requests.post(url, data=pieces(), timeout=PATIENCE).status_code,
+        lambda url: urllib3.request("POST", url, body=pieces(), retries=False).status,
+    ],
+)
+def test_a_body_in_pieces(
+    server: ScriptedOllama, collector: MetricsCollector, post: Callable[[str], int]
+) -> None:
+    """It arrives as it was, and the call counts as of a model that is not known."""
+    assert 200 == post(server.url + CHAT)
+
+    assert BODY == server.requests[0].json
+    assert SUCCEEDED == outcomes(collector, model="unknown")
 
 
 def test_hosts() -> None:

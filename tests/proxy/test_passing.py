@@ -341,7 +341,7 @@ def test_an_old_client(server: ScriptedOllama, proxy: Proxy) -> None:
 def test_large_calls(
     server: ScriptedOllama, proxy: Proxy, collector: MetricsCollector
 ) -> None:
-    """A call of many MiB is measured wherever it names its model, or said not to be."""
+    """A call of many MiB counts wherever it names its model, or as of `unknown`."""
     image = "A" * (6 << 20)
     first = {"model": "first", "images": [image], "stream": False}
     last = {"images": [image], "stream": False, "model": "last"}
@@ -355,8 +355,9 @@ def test_large_calls(
 
     assert SUCCESS == counted(collector, "first")
     assert SUCCESS == counted(collector, "last")
-    assert {"first", "last"} == {*collector.snapshot().models}
-    assert 1 == number(proxy, "ometrics.proxy.unmeasured")
+    assert SUCCESS == counted(collector, "unknown")
+    assert {"first", "last", "unknown"} == {*collector.snapshot().models}
+    assert 0 == number(proxy, "ometrics.proxy.unmeasured")
     assert json.loads(server.requests[1].body) == last
 
 

@@ -59,6 +59,10 @@ _OPENAI_ENDPOINTS: Final = {
 CALL_ENDINGS: Final = frozenset(path[-4:] for path in _ENDPOINTS)
 POST: Final = frozenset({"POST", "post"})
 
+#: The model of a call whose body cannot be looked at without being taken from who sends
+#: it (an iterator, a file), or is too large to be decoded and names it at neither end.
+UNKNOWN_MODEL: Final = "unknown"
+
 # Above this size a request is not decoded; the fields are looked for at both its ends.
 _MAX_DECODED: Final = 4 << 20
 _ENDS: Final = 64 << 10
@@ -105,7 +109,7 @@ class Asked(NamedTuple):
     What a request's body asks for.
 
     Attributes:
-        model: The model's name; `None` if the body names none.
+        model: The model's name, perhaps `UNKNOWN_MODEL`; `None` if the body names none.
         stream: Whether it asks for a stream; `None` if it does not say.
     """
 
@@ -128,17 +132,15 @@ def asked_by(body: object) -> Asked:
     Read a request's body; nothing of it is kept.
 
     Args:
-        body: JSON as `bytes`, `bytearray`, `memoryview` or `str`, or a dictionary.
-
-    Returns:
-        What it asks for; nothing is known of a body in any other form.
+        body: JSON as `bytes`, `bytearray`, `memoryview` or `str`, or a dictionary;
+            `None` if there is none. In any other form it is not looked at.
     """
     if isinstance(body, str):
         body = body.encode("utf-8", "replace")
     if not isinstance(body, (bytes, bytearray, memoryview)):
         if isinstance(body, Mapping):
             return _asked(body.get("model"), body.get("stream"))
-        return Asked(None, None)
+        return Asked(None if body is None else UNKNOWN_MODEL, None)
     if len(body) > _MAX_DECODED:
         return _asked_at_the_ends(body)
     try:
@@ -160,7 +162,7 @@ def _asked_at_the_ends(body: bytes | bytearray | memoryview) -> Asked:
     model = next(filter(None, map(_MODEL.search, ends)), None)
     stream = next(filter(None, map(_STREAM.search, ends)), None)
     try:
-        name = None if model is None else msgspec.json.decode(model[1])
+        name = UNKNOWN_MODEL if model is None else msgspec.json.decode(model[1])
     except (msgspec.DecodeError, UnicodeDecodeError):
-        name = None
+        name = UNKNOWN_MODEL
     return _asked(name, None if stream is None else stream[1] == b"true")

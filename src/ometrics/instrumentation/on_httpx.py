@@ -115,7 +115,7 @@ class _Transport:
             url.host,
             url.port,
             request.headers,
-            b"".join(stream) if isinstance(stream, self.module.ByteStream) else None,
+            b"".join(stream) if isinstance(stream, self.module.ByteStream) else stream,
             transport,
             request.extensions.get(COLLECTORS, ()),
         )

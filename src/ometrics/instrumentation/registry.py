@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any, Final, NamedTuple
 
 from ometrics.collector import MetricsCollector
-from ometrics.instrumentation.endpoints import asked_by, endpoint_of
+from ometrics.instrumentation.endpoints import UNKNOWN_MODEL, asked_by, endpoint_of
 from ometrics.instrumentation.exchange import Exchange, report
 from ometrics.instrumentation.imports import ImportWatch
 from ometrics.instrumentation.patching import MethodPatch
@@ -75,7 +75,8 @@ class Request(NamedTuple):
         host: Name or address of the server.
         port: `None` for the scheme's own.
         headers: Looked up by lower-case names.
-        body: `bytes`, `str` or a dictionary; `None` if it is none of these.
+        body: `bytes`, `str` or a dictionary, `None` if there is none; anything else is
+            not looked at.
         transport: What sends it, where collectors may measure one client only.
         collectors: Who measures this one request.
     """
@@ -102,6 +103,7 @@ class Registry:
         self._marking: weakref.WeakSet[Any] = weakref.WeakSet()
         self._patches: dict[str, list[MethodPatch]] = {}
         self._imports = ImportWatch(self._imported)
+        self._has_noted_unknown = False
 
     @property
     def everywhere(self) -> Collectors:
@@ -204,23 +206,41 @@ class Registry:
             endpoint = endpoint_of(request.method, request.path, by_openai_client=True)
         if endpoint is None:
             return None
-        collectors = request.collectors
-        if request.transport is not None and self._by_transport:
-            for one in self._by_transport.get(request.transport, ()):
-                if one.interface == endpoint.interface:
-                    collectors = _once(collectors, one.collector)
-        for one in self._everywhere:
-            if one.interface == endpoint.interface and (
-                is_local_ollama(host, port, one.hosts) or _is_official(headers)
-            ):
-                collectors = _once(collectors, one.collector)
+        collectors = self._collectors_of(request, endpoint.interface)
         if not collectors:
             return None
         model = asked_by(request.body).model
         if model is None:
             return None
+        if model == UNKNOWN_MODEL:
+            self._note_unknown()
         provider = provider_of(endpoint.interface, host, port)
         return Exchange(collectors, model, endpoint, provider)
+
+    def _collectors_of(self, request: Request, interface: str) -> Collectors:
+        """Who measures a request, each once."""
+        collectors = request.collectors
+        if request.transport is not None and self._by_transport:
+            for one in self._by_transport.get(request.transport, ()):
+                if one.interface == interface:
+                    collectors = _once(collectors, one.collector)
+        for one in self._everywhere:
+            if one.interface == interface and (
+                is_local_ollama(request.host, request.port, one.hosts)
+                or _is_official(request.headers)
+            ):
+                collectors = _once(collectors, one.collector)
+        return collectors
+
+    def _note_unknown(self) -> None:
+        """Say once that calls count under no name of their own."""
+        if not self._has_noted_unknown:
+            self._has_noted_unknown = True
+            logger.warning(
+                "calls whose body is an iterator or a file, which only its sender may"
+                " read, count as of the model %r: pass bytes to have their own names",
+                UNKNOWN_MODEL,
+            )
 
 
 def _is_official(headers: Mapping[str, str]) -> bool:

@@ -42,8 +42,7 @@ TURNED_AWAY: Final = counter(
 UNMEASURED: Final = counter(
     "ometrics.proxy.unmeasured",
     "{request}",
-    "Requests to a model's path whose body names no model that can be read: passed on,"
-    " not measured.",
+    "Requests to a model's path whose body names no model: passed on, not measured.",
 )
 BYTES: Final = counter(
     "ometrics.proxy.body.size",

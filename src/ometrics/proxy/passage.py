@@ -19,7 +19,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from ometrics.instrumentation.endpoints import asked_by, endpoint_of
+from ometrics.instrumentation.endpoints import UNKNOWN_MODEL, asked_by, endpoint_of
 from ometrics.instrumentation.exchange import Exchange
 from ometrics.instrumentation.providers import provider_of
 from ometrics.proxy.numbers import Counts, Result
@@ -156,7 +156,8 @@ class Passage:
         if self._exchange is not None or self._endpoint is None:
             return
         model = asked_by(self._upload.known).model
-        if model is not None:
+        is_known = model != UNKNOWN_MODEL or self._upload.is_whole
+        if model is not None and is_known:
             host, port = self._upstream.host, self._upstream.port
             provider = provider_of(self._endpoint.interface, host, port)
             self._exchange = Exchange(self._collectors, model, self._endpoint, provider)

@@ -23,7 +23,7 @@ class Upload:
         count: Told the size of each piece as it is passed on.
 
     Attributes:
-        is_whole: Whether all of it has been read ahead.
+        is_whole: Whether all of it has been read.
 
     Thread-safety:
         One task at a time.
@@ -66,4 +66,5 @@ class Upload:
                 self._end = (self._end + piece)[-_END:]
             self._count(len(piece))
             yield piece
+        self.is_whole = True
         at_end()
