@@ -85,6 +85,7 @@ cdef struct om_ending:
     uint32_t code
     uint32_t done_reason
     bint has_done_reason
+    int is_retry                # or UNKNOWN
     int impossible              # server times that contradict each other
     int64_t wall_ns
     int64_t elapsed             # from start to end, or UNKNOWN
@@ -168,6 +169,10 @@ cdef inline void locked_end_noted(
             locked_add_ns(c, call, i, e.ns[i], journal)
     if e.has_done_reason:
         locked_add_code(&call.codes[CALL_DONE_REASONS], e.done_reason, journal)
+    if e.is_retry != UNKNOWN:
+        locked_count(&call.counters[CALL_RETRIES_KNOWN], journal)
+        if e.is_retry:
+            locked_count(&call.counters[CALL_RETRIES], journal)
     locked_end_tokens(c, model, call, &e.answer, journal)
 
 cdef inline void locked_end_tokens(
@@ -262,8 +267,8 @@ cdef void split(om_ending *e) noexcept:
             e.ns[CALL_CONNECT] = rest
         e.ns[CALL_NETWORK] = rest - max(e.ns[CALL_CONNECT], 0)
 
-cdef void begin_ending(om_ending *e, int outcome) noexcept nogil:
-    """An end of which nothing is known but how it went."""
+cdef void begin_ending(om_ending *e, int outcome, int is_retry) noexcept nogil:
+    """An end of which nothing is known but how it went, and what its start told."""
     cdef int i
     for i in range(CALL_HISTOGRAMS):
         e.ns[i] = UNKNOWN
@@ -271,6 +276,7 @@ cdef void begin_ending(om_ending *e, int outcome) noexcept nogil:
     e.code = 0
     e.done_reason = 0
     e.has_done_reason = False
+    e.is_retry = is_retry
     e.impossible = 0
     e.elapsed = UNKNOWN
     e.answer.connect = UNKNOWN
@@ -346,6 +352,7 @@ cdef class Call:
     cdef int64_t first_ns           # since start; UNKNOWN before
     cdef int64_t first_answer_ns
     cdef int64_t last_ns
+    cdef int is_retry
     cdef int n_pending
     cdef int64_t pending[PENDING]
 
@@ -360,6 +367,7 @@ cdef class Call:
         self.call_slot = collector.call_slot(self.slot, self.operation, self.provider)
         self.first_ns = UNKNOWN
         self.first_answer_ns = UNKNOWN
+        self.is_retry = UNKNOWN
         self.n_pending = 0
         self.forks = c.forks
         self.layout = collector.layout
@@ -384,7 +392,7 @@ cdef class Call:
         if self.table is None or self.ended or self.forks != self.table.c.forks:
             return
         c = self.table.c
-        begin_ending(&e, CANCELLED)
+        begin_ending(&e, CANCELLED, self.is_retry)
         if not c.own_clock:
             put_elapsed(&e, max(om_monotonic_ns() - self.node.start_ns, 0))
         e.ns[CALL_TIME_TO_FIRST_CHUNK] = self.first_ns
@@ -481,6 +489,10 @@ cdef class Call:
         if answer and self.first_answer_ns == UNKNOWN:
             self.first_answer_ns = max(now, 0)
 
+    def retry(self, bint is_retry, /):
+        """The client says whether it tries an earlier call again."""
+        self.is_retry = is_retry
+
     def discard(self):
         """This was no request after all (the answer to `load` or `unload`)."""
         cdef om_core *c = self.table.c
@@ -531,7 +543,7 @@ cdef class Call:
             raise ValueError(f"outcome {outcome!r} is none of {', '.join(OUTCOMES)}")
         if self.ended or self.forks != c.forks:
             return False
-        begin_ending(&e, number)
+        begin_ending(&e, number, self.is_retry)
         e.code = self.table.code_id(error) if e.outcome == FAILURE else 0
         read_answer(
             self.table, &e, connect, total, load, prefill, decode,
@@ -581,7 +593,7 @@ def record_call(
     cdef double seconds = 0.0 if latency is None else seconds_of(latency)
     cdef int reason = reason_of(seconds)
     cdef Call call = Call(collector, model, operation, provider)
-    begin_ending(&e, SUCCESS)
+    begin_ending(&e, SUCCESS, UNKNOWN)
     read_answer(
         collector, &e, None, total, load, prefill, decode,
         prompt_tokens, cached_tokens, completion_tokens, done_reason,

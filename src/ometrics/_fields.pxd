@@ -31,6 +31,8 @@ cdef enum:
     CALL_SUCCESSFUL_REQS
     CALL_FAILED_REQS
     CALL_CANCELLED_REQS
+    CALL_RETRIES
+    CALL_RETRIES_KNOWN
     CALL_DECODE_TOKENS
     CALL_DECODE_NS
     CALL_PREFILL_TOKENS
@@ -76,5 +78,5 @@ cdef enum:
 # Room in a record, which is a model's or an operation's.
 
 cdef enum:
-    COUNTERS = 13
+    COUNTERS = 15
     CODES = 2

@@ -215,6 +215,21 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             {"outcome": "cancelled"},
         ),
     ] = 0
+    retries: Annotated[
+        int | None,
+        Counter(
+            "Calls by which a client tried an earlier one again, where it says so.",
+            Metric("ometrics.call.retries", "{call}"),
+            known_by="retries_known",
+        ),
+    ] = None
+    retries_known: Annotated[
+        int,
+        Counter(
+            "Calls of clients that say of each whether it is a retry.",
+            Metric("ometrics.call.retries_known", "{call}"),
+        ),
+    ] = 0
     errors: Annotated[
         dict[str, int],
         Counts(

@@ -141,6 +141,15 @@ def test_tokens_of_some_calls_only() -> None:
     assert "until failure" in "\n".join(drawn(tables.times(model), 80))
 
 
+def test_retries_have_a_line() -> None:
+    """Of calls that were tried again, the report says how many there were."""
+    call = CallMetrics(operation="chat", successful_reqs=6, retries=2, retries_known=4)
+    model = PerformanceMetrics(model="m", successful_reqs=6, calls={"chat": call})
+    shown = "\n".join(drawn(tables.report(snapshot_of(model)), 80))
+
+    assert "m: 2 of 4 calls were retries" in shown
+
+
 def test_the_bar_of_phases_reads_without_colour() -> None:
     """Its letters are the initials of the phases, as wide as their shares."""
     call = CallMetrics(

@@ -104,6 +104,17 @@ def endpoint_of(
     return found
 
 
+def is_retry(headers: Mapping[str, str]) -> bool | None:
+    """
+    Whether a client tries an earlier request again; `None` if it does not say.
+
+    Args:
+        headers: Looked up by lower-case names. OpenAI's clients and Anthropic's count.
+    """
+    count = headers.get("x-stainless-retry-count")
+    return None if count is None else count != "0"
+
+
 class Asked(NamedTuple):
     """
     What a request's body asks for.

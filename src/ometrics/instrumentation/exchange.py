@@ -72,6 +72,7 @@ class TrackedCall:
 
     Attributes:
         connect_ns: How long the client waited for a connection; `None` if not known.
+        is_retry: Whether it tries an earlier one again; `None` if not known.
         is_open: Whether it has begun and not ended.
 
     Thread-safety:
@@ -86,6 +87,7 @@ class TrackedCall:
         "_provider",
         "connect_ns",
         "is_open",
+        "is_retry",
     )
 
     def __init__(
@@ -100,6 +102,7 @@ class TrackedCall:
         self._endpoint = endpoint
         self._provider = provider
         self.connect_ns: int | None = None
+        self.is_retry: bool | None = None
         self.is_open = False
         self._calls: list[tuple[MetricsCollector, Call]] = []
 
@@ -109,6 +112,8 @@ class TrackedCall:
         for collector in self._collectors:
             try:
                 call = collector.start_call(self._model, operation, self._provider)
+                if self.is_retry is not None:
+                    call.retry(self.is_retry)
                 self._calls.append((collector, call))
                 self.is_open = True
             except Exception as error:  # noqa: BLE001 - the caller's call comes first
@@ -195,6 +200,7 @@ class Exchange:
         model: Name of the model as requested.
         endpoint: What kind of call it is.
         provider: Who serves the model, in the GenAI conventions' words.
+        is_retry: Whether it tries an earlier one again; `None` if not known.
 
     Thread-safety:
         One thread at a time.
@@ -214,8 +220,10 @@ class Exchange:
         model: str,
         endpoint: Endpoint,
         provider: str = "ollama",
+        is_retry: bool | None = None,
     ) -> None:
         self._call = TrackedCall(collectors, model, endpoint, provider)
+        self._call.is_retry = is_retry
         self._collectors = collectors
         self._endpoint = endpoint
         self._reader: AnswerReader | None = None

@@ -19,7 +19,12 @@ from types import ModuleType
 from typing import Any, Final, NamedTuple
 
 from ometrics.collector import MetricsCollector
-from ometrics.instrumentation.endpoints import UNKNOWN_MODEL, asked_by, endpoint_of
+from ometrics.instrumentation.endpoints import (
+    UNKNOWN_MODEL,
+    asked_by,
+    endpoint_of,
+    is_retry,
+)
 from ometrics.instrumentation.exchange import Exchange, report
 from ometrics.instrumentation.imports import ImportWatch
 from ometrics.instrumentation.patching import MethodPatch
@@ -215,7 +220,7 @@ class Registry:
         if model == UNKNOWN_MODEL:
             self._note_unknown()
         provider = provider_of(endpoint.interface, host, port)
-        return Exchange(collectors, model, endpoint, provider)
+        return Exchange(collectors, model, endpoint, provider, is_retry(headers))
 
     def _collectors_of(self, request: Request, interface: str) -> Collectors:
         """Who measures a request, each once."""

@@ -19,7 +19,12 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from ometrics.instrumentation.endpoints import UNKNOWN_MODEL, asked_by, endpoint_of
+from ometrics.instrumentation.endpoints import (
+    UNKNOWN_MODEL,
+    asked_by,
+    endpoint_of,
+    is_retry,
+)
 from ometrics.instrumentation.exchange import Exchange
 from ometrics.instrumentation.providers import provider_of
 from ometrics.proxy.numbers import Counts, Result
@@ -160,7 +165,13 @@ class Passage:
         if model is not None and is_known:
             host, port = self._upstream.host, self._upstream.port
             provider = provider_of(self._endpoint.interface, host, port)
-            self._exchange = Exchange(self._collectors, model, self._endpoint, provider)
+            self._exchange = Exchange(
+                self._collectors,
+                model,
+                self._endpoint,
+                provider,
+                is_retry(self._request.headers),
+            )
             self._exchange.begin()
 
     async def _send(self) -> aiohttp.ClientResponse:

@@ -177,6 +177,8 @@ def _call_lines(call: CallMetrics) -> Iterator[str]:
         f"Outcomes: {call.successful_reqs} succeeded, {call.failed_reqs} failed,"
         f" {call.cancelled_reqs} cancelled"
     )
+    if call.retries:
+        yield f"Retries: {call.retries} of {call.retries_known} calls"
     oldest = call.oldest_in_flight_seconds
     age = "" if oldest is None else f" (oldest {_rounded(oldest, MEAN_DIGITS)})"
     yield f"In Flight: {call.in_flight}{age}"

@@ -227,9 +227,15 @@ def facts(snapshot: Snapshot) -> list[Flow]:
         ]
         lines.append(Flow(parts, ", "))
     for metrics in snapshot.models.values():
-        if (known := tokens_known(all_calls(metrics))) is not None:
-            text = f"{harmless(metrics.model, NAME_WIDTH)}: tokens known for {known}"
+        calls, model = all_calls(metrics), harmless(metrics.model, NAME_WIDTH)
+        if (known := tokens_known(calls)) is not None:
+            text = f"{model}: tokens known for {known}"
             lines.append(Flow([Text(text, style="yellow")]))
+        if calls.retries:
+            of = counted(calls.retries_known, "call")
+            lines.append(
+                Flow([f"{model}: {count(calls.retries)} of {of} were retries"])
+            )
     lost = [f"{reason}: {count(n)}" for reason, n in losses(snapshot)]
     if lost:
         lost[0] = f"not counted in full: {lost[0]}"

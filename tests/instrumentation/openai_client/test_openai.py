@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import openai
+import pydantic
 import pytest
 from instrumenting import (
     CANCELLED,
@@ -47,6 +48,12 @@ HTTP = importlib.import_module(
     openai.DefaultHttpxClient.__mro__[1].__module__.split(".")[0]
 )
 KINDS = [HTTP.HTTPTransport, HTTP.AsyncHTTPTransport, openai.OpenAI, openai.AsyncOpenAI]
+
+
+class Thought(pydantic.BaseModel):
+    """What an answer is to be parsed into."""
+
+    text: str
 
 
 @pytest.fixture(autouse=True)
@@ -305,7 +312,7 @@ def test_codes_of_statuses(
 def test_retries_are_calls_each(
     server: ScriptedOllama, collector: MetricsCollector
 ) -> None:
-    """What the client tries again is a call again: the server had it to do."""
+    """What the client tries again is a call again, and known to be a retry."""
     busy = [Status(503, {"error": "busy"}, {"retry-after-ms": "1"})]
     server.queue(CHAT, busy, busy)
     with openai.OpenAI(
@@ -316,6 +323,28 @@ def test_retries_are_calls_each(
     assert 3 == len(server.requests)
     assert (1, 2, 0, 0) == outcomes(collector)
     assert {"RESOURCE_EXHAUSTED": 2} == call_metrics(collector).errors
+    assert (2, 3) == (
+        *(call_metrics(collector).retries, call_metrics(collector).retries_known),
+    )
+    assert "Retries: 2 of 3 calls\n" in collector.get_model_summary(MODEL)
+
+
+def test_usage_of_a_failed_parse(
+    server: ScriptedOllama, collector: MetricsCollector, client: openai.OpenAI
+) -> None:
+    """What the answer cost is counted, though the client can make nothing of it."""
+    server.script(CHAT, [openai_response("no JSON", prompt_tokens=7)])
+
+    with pytest.raises(pydantic.ValidationError):
+        client.chat.completions.parse(model=MODEL, messages=HI, response_format=Thought)
+
+    assert SUCCEEDED == outcomes(collector)
+    assert (7, 8) == (
+        *(
+            call_metrics(collector).prompt_tokens,
+            call_metrics(collector).completion_tokens,
+        ),
+    )
 
 
 def test_timeout(
