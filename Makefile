@@ -35,11 +35,11 @@ build: $(BUILT) ## Compile the extension modules in place, after any change of t
 test: $(BUILT) $(VENV)/.group-test ## Run the tests
 	$(PY) -m pytest $(ARGS)
 
-faults: $(BUILT) $(VENV)/.group-test ## Run the long fault loops (forks, exits, leaks)
-	OMETRICS_FAULT_FACTOR=50 $(PY) -m pytest tests/faults tests/project -m "slow or not slow" $(ARGS)
+faults: $(BUILT) $(VENV)/.group-test ## Run the long loops (forks, exits, leaks, gigabytes)
+	OMETRICS_FAULT_FACTOR=50 $(PY) -m pytest tests/faults tests/project tests/proxy -m "slow or not slow" $(ARGS)
 
-frameworks: $(BUILT) $(VENV)/.group-frameworks ## Run agents of other people's frameworks, measured and not
-	$(PY) -m pytest tests/frameworks -m frameworks $(ARGS)
+frameworks: $(BUILT) $(VENV)/.group-test ## Run agents of other people's frameworks, measured and not
+	$(PY) -m pytest tests/frameworks -m "frameworks or not frameworks" $(ARGS)
 
 bench: $(BUILT) $(VENV)/.group-bench ## Measure every operation and its peers
 	$(PY) -m pytest benchmarks -q $(ARGS)

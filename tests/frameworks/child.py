@@ -35,6 +35,7 @@ def counted(collector: Any) -> dict[str, int]:
         "failed": sum(c.failed_reqs for c in calls),
         "in_flight": sum(c.in_flight for c in calls),
         "prompt_tokens": sum(c.prompt_tokens or 0 for c in calls),
+        "completion_tokens": sum(c.completion_tokens or 0 for c in calls),
         "internal_errors": snapshot.internal_errors,
     }
 

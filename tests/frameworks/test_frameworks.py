@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Agents of other people's frameworks: each request counted, each result unchanged.
 
-`make frameworks` runs it. Each has an environment of its own, as they pin each
-other's versions; `uv` makes one in seconds and keeps it.
+`make frameworks` runs all, `make test` a quick choice. Each has an environment of its
+own, as they pin each other's versions; `uv` makes one in seconds and keeps it.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from ometrics.testing import (
     openai_chunk,
     openai_response,
 )
+from ometrics.testing.payloads import TIMINGS
 
 uv = pytest.importorskip("uv", reason="uv is not installed")
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = Path(
-    os.environ.get("OMETRICS_FRAMEWORKS", HERE.parents[1] / ".frameworks")
+    os.environ.get("OMETRICS_FRAMEWORKS", Path(sys.prefix, "frameworks"))
 )
 SOURCE = Path(ometrics.__file__).parents[1]
 CALL_PATHS = (
@@ -45,7 +46,11 @@ CALL_PATHS = (
 )
 PATIENCE = 180  # seconds for all scenarios of an agent
 
-pytestmark = pytest.mark.frameworks
+# An installed ometrics would bring its neighbours into the frameworks' environments.
+pytestmark = [
+    pytest.mark.sanitize_skip,
+    pytest.mark.skipif(SOURCE.name == "site-packages", reason="needs the source tree"),
+]
 
 
 @dataclass(frozen=True)
@@ -65,24 +70,31 @@ class Framework:
 
 
 ALL = ("streamed", "async", "tool")
+#: Those whose every call is asynchronous.
+ASYNC = ("streamed", "tool")
 TABLE = {
     "litellm": Framework(("litellm",), (*ALL, "embeddings")),
     "langchain": Framework(("langchain-ollama", "langgraph"), ALL),
-    "instructor": Framework(
-        ("instructor", "openai"), ("streamed", "async"), ('{"name":', ' "x"}')
+    "instructor": Framework(("instructor", "openai"), ALL, ('{"name":', ' "x"}')),
+    "dspy": Framework(
+        ("dspy",), ALL, ("[[ ## answer ## ]]\n", "hi", "\n[[ ## completed ## ]]")
     ),
-    "dspy": Framework(("dspy",), ("async",)),
-    "adk": Framework(("google-adk", "litellm"), ("streamed", "tool")),
-    "smolagents": Framework(("smolagents[openai,litellm]",), ("streamed",)),
+    "adk": Framework(("google-adk", "litellm"), ASYNC),
+    "smolagents": Framework(("smolagents[openai,litellm]",), ("streamed", "tool")),
     "pydantic_ai": Framework(("pydantic-ai-slim[openai]",), ALL),
     "openai_agents": Framework(("openai-agents",), (*ALL, "left")),
-    "llama_index": Framework(("llama-index-llms-ollama",), ("streamed", "async")),
-    "haystack": Framework(("ollama-haystack",), ("streamed", "async")),
-    "agno": Framework(("agno", "ollama", "openai"), ("streamed", "async")),
-    "strands": Framework(("strands-agents[ollama]",), ("async",)),
-    "autogen": Framework(("autogen-ext[ollama]",), ("streamed",)),
-    "crewai": Framework(("crewai",), ("streamed",)),
+    "llama_index": Framework(("llama-index-llms-ollama",), ALL),
+    "haystack": Framework(("ollama-haystack",), ALL),
+    "agno": Framework(("agno", "ollama", "openai"), ALL),
+    "strands": Framework(("strands-agents[ollama]",), ALL),
+    "autogen": Framework(("autogen-ext[ollama]",), ASYNC),
+    "crewai": Framework(("crewai",), ALL),
+    "semantic_kernel": Framework(("semantic-kernel[ollama]",), ASYNC),
+    "mirascope": Framework(("mirascope[openai]",), ALL),
+    "agent_framework": Framework(("agent-framework-ollama",), ASYNC),
 }
+#: Of which each goes another way: by its own handlers, by `ollama`, by `openai`.
+QUICK = ("litellm", "langchain", "instructor")
 
 
 def environment(name: str) -> Path:
@@ -101,7 +113,7 @@ def environment(name: str) -> Path:
 
 
 def answer_with_a_tool(request: Any) -> Iterator[Any]:
-    """A call of the tool; once its result is there, the answer."""
+    """A call of the first tool; once its result is there, the answer."""
     is_openai = request.path.startswith("/v1/")
     messages = request.json["messages"]
     if any(message["role"] == "tool" for message in messages):
@@ -113,19 +125,40 @@ def answer_with_a_tool(request: Any) -> Iterator[Any]:
         else:
             yield openai_response("done")
         return
+    name = request.json["tools"][0]["function"]["name"]
     arguments = {"place": "x"}
     if not is_openai:
-        called = [{"function": {"name": "look", "arguments": arguments}}]
+        called = [{"function": {"name": name, "arguments": arguments}}]
         make = chat_done if request.stream else chat_response
         whole = make("")
         whole["message"]["tool_calls"] = called
         yield Line(whole) if request.stream else whole
         return
-    function = {"name": "look", "arguments": json.dumps(arguments)}
+    function = {"name": name, "arguments": json.dumps(arguments)}
     called = [{"index": 0, "id": "c1", "type": "function", "function": function}]
     whole = openai_response("", finish_reason="tool_calls")
     whole["choices"][0]["message"]["tool_calls"] = called
     yield whole
+
+
+def tokens_said(
+    scenario: str, framework: Framework, requests: list[Any]
+) -> tuple[int, int]:
+    """Tokens of prompts and of answers, as far as the server told its clients."""
+    prompt = completion = 0
+    for request in requests:
+        options = request.json.get("stream_options") or {}
+        is_openai_stream = request.path.startswith("/v1/") and request.stream
+        if scenario == "unknown" or (
+            is_openai_stream and not options.get("include_usage")
+        ):
+            continue
+        prompt += TIMINGS["prompt_eval_count"]
+        if scenario == "tool":
+            completion += TIMINGS["eval_count"]
+        elif scenario != "embeddings":
+            completion += len(framework.answer)
+    return prompt, completion
 
 
 def serve(scenario: str, framework: Framework) -> ScriptedOllama:
@@ -189,15 +222,19 @@ def run(name: str, mode: str) -> tuple[dict[str, Any], dict[str, list[Any]], str
     return found, asked, done.stderr
 
 
+Bare = tuple[str, dict[str, Any], str]
+
+
 @pytest.fixture(scope="module", params=TABLE)
-def bare(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any], str]:
+def bare(request: pytest.FixtureRequest) -> Bare:
     """A framework, and what its agent gives and says when nobody measures."""
     found, _, stderr = run(request.param, "bare")
     return request.param, found, stderr
 
 
+@pytest.mark.frameworks
 @pytest.mark.parametrize("mode", ["before", "after"])
-def test_instrumented(bare: tuple[str, dict[str, Any], str], mode: str) -> None:
+def test_instrumented(bare: Bare, mode: str) -> None:
     """Instrumented before or after its import."""
     name, expected, quiet = bare
     found, asked, stderr = run(name, mode)
@@ -208,21 +245,43 @@ def test_instrumented(bare: tuple[str, dict[str, Any], str], mode: str) -> None:
         assert len(asked[scenario]) == counted["calls"] > 0, scenario
         assert [0, 0] == [counted["internal_errors"], counted["in_flight"]], scenario
         assert (scenario == "unknown") == (counted["failed"] > 0), scenario
+        if scenario != "left":  # how far it came is chance
+            said = tokens_said(scenario, TABLE[name], asked[scenario])
+            assert said == (counted["prompt_tokens"], counted["completion_tokens"])
     assert stderr.count("never") <= quiet.count("never")
 
 
-def test_under_the_command(bare: tuple[str, dict[str, Any], str]) -> None:
+@pytest.mark.frameworks
+def test_under_the_command(bare: Bare) -> None:
     """Run unchanged by `ometrics run`."""
+    under_the_command(bare)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_the_quick_choice(name: str) -> None:
+    """Three that reach a server in three ways, by `ometrics run`."""
+    try:
+        environment(name)
+    except subprocess.CalledProcessError:
+        pytest.skip(f"{name} cannot be installed; is there a network?")
+    found, _, stderr = run(name, "bare")
+    under_the_command((name, found, stderr))
+
+
+def under_the_command(bare: Bare) -> None:
+    """Run an agent by `ometrics run` and compare."""
     name, expected, quiet = bare
     found, asked, stderr = run(name, "run")
     exported = (ENVIRONMENTS / f"{name}.json").read_bytes()
     models = ometrics.Snapshot.from_json(exported).models.values()
-    ends = [
-        call.successful_reqs + call.failed_reqs + call.cancelled_reqs
-        for model in models
-        for call in model.calls.values()
-    ]
+    calls = [call for model in models for call in model.calls.values()]
+    ends = [c.successful_reqs + c.failed_reqs + c.cancelled_reqs for c in calls]
+    said = [tokens_said(s, TABLE[name], requests) for s, requests in asked.items()]
 
     assert expected == found
     assert sum(map(len, asked.values())) == sum(ends)
     assert stderr.count("never") <= quiet.count("never")
+    if "left" not in asked:
+        assert sum(prompt for prompt, _ in said) == sum(
+            call.prompt_tokens or 0 for call in calls
+        )

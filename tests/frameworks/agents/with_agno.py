@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from agno.agent import Agent
 from agno.models.ollama import Ollama
 
 
-def agent(url: str, name: str = "llama3.2") -> Agent:
+def look(place: str) -> str:
+    """Look at a place."""
+    return f"{place}: empty"
+
+
+def agent(url: str, name: str = "llama3.2", **more: Any) -> Agent:
     """The agent."""
-    return Agent(model=Ollama(id=name, host=url), telemetry=False)
+    return Agent(model=Ollama(id=name, host=url), telemetry=False, **more)
 
 
 SCENARIOS = {
@@ -20,5 +26,6 @@ SCENARIOS = {
         part.content for part in agent(url).run("hi", stream=True)
     ],
     "async": lambda url: asyncio.run(agent(url).arun("hi")).content,
+    "tool": lambda url: agent(url, tools=[look]).run("hi").content,
     "unknown": lambda url: str(agent(url, "made-up").run("hi").content)[:9],
 }
