@@ -24,6 +24,7 @@ from ometrics._record cimport (
     histogram_at,
     locked_add,
     locked_add_code,
+    locked_add_kept,
     locked_count,
     locked_widen_range,
     om_histogram,
@@ -126,9 +127,11 @@ cdef inline void locked_add_tokens(
 cdef inline void locked_add_to(
     om_core *c, om_histogram *h, double seconds, int64_t amount, om_journal *journal
 ) noexcept nogil:
-    locked_count(&cells_at(h)[cell_of(c.layout, seconds)], journal)
-    locked_add(
-        &h.sum_ns, <uint64_t> amount, &c.totals.counters[SNAPSHOT_SATURATED], journal
+    cdef uint64_t *cell = &cells_at(h)[cell_of(c.layout, seconds)]
+    keep(journal, cell, &h.sum_ns)
+    cell[0] += 1
+    locked_add_kept(
+        &h.sum_ns, <uint64_t> amount, &c.totals.counters[SNAPSHOT_SATURATED]
     )
     locked_widen_range(h, seconds, seconds, journal)
 
@@ -225,7 +228,7 @@ cdef void locked_end(
     if c.journal == NULL:       # compiled twice: private memory asks only once
         locked_end_noted(c, model, call, e, NULL)
     else:
-        locked_end_noted(c, model, call, e, c.journal)
+        locked_end_noted(c, model, call, e, &c.own_journal)
 
 cdef int operation_number(object operation) except -1:
     number = OPERATION_NUMBERS.get(operation)

@@ -244,9 +244,10 @@ cdef inline void move_records(
     cdef om_call *call
     om_mutex_lock(&c.copying)
     om_mutex_lock(&c.lock)
-    if c.journal != journal:
+    if c.journal == NULL or c.own_journal.marks != journal.marks:
         totals[0] = c.totals[0]
-        c.journal = journal
+        c.own_journal = journal[0]
+        c.journal = &c.own_journal
         c.totals = totals
         c.file = file
         c.free_running = free_running

@@ -29,6 +29,9 @@ from libc.string cimport memcpy
 cdef extern from "_mutex.h":
     void om_barrier() noexcept nogil
 
+cdef enum:
+    NOTED_AT_ONCE = 3       # changes in the ring before `begun` counts them
+
 # One word before it was changed.
 cdef struct om_change:
     uint64_t place          # its address in the process that changed it
@@ -43,19 +46,36 @@ cdef struct om_journal:
     om_marks *marks
     om_change *changes
     uint64_t mask           # how many the ring holds, a power of two, less one
+    uint64_t begun          # as in the file
 
-cdef inline void keep(om_journal *journal, void *word) noexcept nogil:
-    """Note a word of 8 bytes before it changes; NULL is private memory."""
-    cdef om_change *change
+cdef inline void note(om_journal *journal, uint64_t number, void *word) noexcept nogil:
+    cdef om_change *change = &journal.changes[number & journal.mask]
+    change.place = <uint64_t> word
+    memcpy(&change.old, word, sizeof(uint64_t))
+
+cdef inline void keep(
+    om_journal *journal, void *word, void *second=NULL, void *third=NULL
+) noexcept nogil:
+    """
+    Note up to three words of 8 bytes before they change; NULL is private memory.
+
+    Three at once, because each look at `begun` waits for the store before it.
+    """
     cdef uint64_t begun
     if journal == NULL:
         return
-    begun = journal.marks.begun
-    change = &journal.changes[begun & journal.mask]
-    change.place = <uint64_t> word
-    memcpy(&change.old, word, sizeof(uint64_t))
+    begun = journal.begun
+    note(journal, begun, word)
+    begun += 1
+    if second != NULL:
+        note(journal, begun, second)
+        begun += 1
+    if third != NULL:
+        note(journal, begun, third)
+        begun += 1
+    journal.begun = begun
     om_barrier()
-    journal.marks.begun = begun + 1
+    journal.marks.begun = begun
     om_barrier()
 
 cdef inline void keep_all(om_journal *journal, void *words, size_t size) noexcept nogil:
@@ -69,4 +89,4 @@ cdef inline void record_is_complete(om_journal *journal) noexcept nogil:
     """All that was noted so far has been changed."""
     if journal != NULL:
         om_barrier()
-        journal.marks.done = journal.marks.begun
+        journal.marks.done = journal.begun

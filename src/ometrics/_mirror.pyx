@@ -22,7 +22,7 @@ from ometrics._buckets cimport cell_of, om_layout
 from ometrics._copy cimport free_copy, om_copy
 from ometrics._fields cimport CALL_HISTOGRAMS, CODES, MODEL_HISTOGRAMS
 from ometrics._histogram cimport MAX_BOUNDS, Layout, layout_for
-from ometrics._journal cimport om_change, om_marks
+from ometrics._journal cimport NOTED_AT_ONCE, om_change, om_marks
 from ometrics._reading cimport snapshot_of
 from ometrics._record cimport (
     MAX_CODES,
@@ -306,9 +306,13 @@ cdef class Mirror:
             return CUT_SHORT
         if begun < done or marks.begun < begun:
             return DAMAGED
-        if reuses != reuses_later or marks.begun - done > self.h.n_changes:
+        # Changes are written to the ring before `begun` says so, three at most.
+        if (
+            reuses != reuses_later
+            or marks.begun + NOTED_AT_ONCE - done > self.h.n_changes
+        ):
             return MOVED_ON
-        return self.put_back(done, begun)
+        return self.put_back(done, begun, records, n, rest)
 
     cdef bint read_marks(self, om_marks *marks, uint64_t *reuses) noexcept nogil:
         return om_read(
@@ -329,8 +333,7 @@ cdef class Mirror:
         cdef int first, last
         if not self.fill(place.offset, sizeof(om_record)):
             return False
-        # The walk has checked the kind; what lies in the mirror does not change.
-        for i in range((<om_block *> record - 1).kind):
+        for i in range(self.block_at(place.offset).kind):
             h = histogram_at(layout, record, i)
             if not self.fill(<char *> h - self.data, sizeof(om_histogram)):
                 return False
@@ -359,8 +362,11 @@ cdef class Mirror:
             at + first * sizeof(om_change), before_end * sizeof(om_change)
         ) and self.fill(at, (n - before_end) * sizeof(om_change))
 
-    cdef int put_back(self, uint64_t done, uint64_t begun) noexcept nogil:
-        """Undo in the mirror what was changed after the instant, newest first."""
+    cdef int put_back(
+        self, uint64_t done, uint64_t begun, om_place *records, uint32_t n, bint rest
+    ) noexcept nogil:
+        """Undo in these parts of the mirror what was changed after the instant, newest
+        first. Other parts stay: they are of an instant of their own."""
         cdef om_change *changes = <om_change *> (
             self.data + self.h.journal_at + sizeof(om_marks)
         )
@@ -374,8 +380,36 @@ cdef class Mirror:
                 continue    # of a chunk that came later
             if at % sizeof(uint64_t) or at < self.h.totals_at:
                 return DAMAGED
-            (<uint64_t *> (self.data + at))[0] = change.old
+            if self.is_part(at, records, n, rest):
+                (<uint64_t *> (self.data + at))[0] = change.old
         return DONE
+
+    cdef bint is_part(
+        self, uint64_t at, om_place *records, uint32_t n, bint rest
+    ) noexcept nogil:
+        cdef uint32_t i
+        if rest and n == self.records.n:    # everything
+            return True
+        for i in range(n):
+            if records[i].offset <= at < records[i].offset + self.block_at(
+                records[i].offset
+            ).size:
+                return True
+        if rest:
+            if at < self.h.bounds_at:
+                return True
+            for i in range(self.running.n):
+                if self.running.places[i].offset <= at < (
+                    self.running.places[i].offset
+                    + RUNNING_AT_ONCE * sizeof(om_running)
+                ):
+                    return True
+        return False
+
+    cdef om_block *block_at(self, uint64_t offset) noexcept nogil:
+        """The header of the block whose contents are there; the walk has checked it,
+        and what lies in the mirror does not change."""
+        return <om_block *> (self.data + offset) - 1
 
     cdef uint64_t offset_of(self, uint64_t address) noexcept nogil:
         """Where in the file a word of the process is; 0 if it is not."""
@@ -391,7 +425,7 @@ cdef class Mirror:
                 return chunk.offset + (address - chunk.address)
         return 0
 
-    cdef int read_all(self) except -1:
+    cdef int read_all(self, bint alive) except -1:
         """
         Have everything at one instant; of a process that records faster than all of it
         can be read, each model at one.
@@ -404,6 +438,8 @@ cdef class Mirror:
             if status != MOVED_ON:
                 break
         self.one_instant = status == DONE
+        if status == MOVED_ON and not alive:
+            status = DAMAGED        # for nobody writes it
         if status == MOVED_ON:
             with nogil:
                 status = self.read_by_model()
@@ -466,7 +502,7 @@ cdef class Mirror:
         cdef list codes
         memset(&copy, 0, sizeof(copy))
         self.walk()
-        self.read_all()
+        self.read_all(alive)
         codes = ["_OTHER"] * (max(self.codes) + 1)
         for number, code in self.codes.items():
             codes[number] = code
@@ -494,8 +530,9 @@ cdef class Mirror:
         cdef int k
         copy.totals = totals[0]
         for i in range(self.records.n):
-            record = <om_record *> (self.data + self.records.places[i].offset)
-            copy.room += packed_limit(&self.layout.c, (<om_block *> record - 1).kind)
+            copy.room += packed_limit(
+                &self.layout.c, self.block_at(self.records.places[i].offset).kind
+            )
         copy.packed = <char *> malloc(copy.room + 1)
         if copy.packed == NULL:
             raise MemoryError(f"no memory for a copy of {copy.room} bytes")

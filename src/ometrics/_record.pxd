@@ -101,6 +101,12 @@ cdef inline void locked_add(
 ) noexcept nogil:
     """Add, and stop at 2^64 - 1 instead of wrapping."""
     keep(journal, counter)
+    locked_add_kept(counter, n, saturated)
+
+cdef inline void locked_add_kept(
+    uint64_t *counter, uint64_t n, uint64_t *saturated
+) noexcept nogil:
+    """The same of a counter that was noted before."""
     if n <= UINT64_MAX - counter[0]:
         counter[0] += n
     else:
@@ -111,19 +117,32 @@ cdef inline void locked_add_seconds(
     uint64_t *sum_ns, double seconds, uint64_t *saturated, om_journal *journal
 ) noexcept nogil:
     """Add a duration to a sum of nanoseconds."""
+    keep(journal, sum_ns)
+    locked_add_seconds_kept(sum_ns, seconds, saturated)
+
+cdef inline void locked_add_seconds_kept(
+    uint64_t *sum_ns, double seconds, uint64_t *saturated
+) noexcept nogil:
+    """The same of a sum that was noted before."""
     cdef uint64_t ns = nanoseconds(seconds)
     if ns != UINT64_MAX:
-        locked_add(sum_ns, ns, saturated, journal)
+        locked_add_kept(sum_ns, ns, saturated)
     else:
-        keep(journal, sum_ns)
         sum_ns[0] = UINT64_MAX
         saturated[0] += 1
 
 cdef inline void locked_add_value(
     om_histogram *h, int cell, double seconds, uint64_t *saturated, om_journal *journal
 ) noexcept nogil:
-    locked_count(&cells_at(h)[cell], journal)
-    locked_add_seconds(&h.sum_ns, seconds, saturated, journal)
+    keep(journal, &cells_at(h)[cell], &h.sum_ns)
+    locked_add_value_kept(h, cell, seconds, saturated, journal)
+
+cdef inline void locked_add_value_kept(
+    om_histogram *h, int cell, double seconds, uint64_t *saturated, om_journal *journal
+) noexcept nogil:
+    """The same when its cell and its sum were noted before."""
+    cells_at(h)[cell] += 1
+    locked_add_seconds_kept(&h.sum_ns, seconds, saturated)
     locked_widen_range(h, seconds, seconds, journal)
 
 cdef inline void locked_widen_range(

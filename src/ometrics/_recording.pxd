@@ -23,13 +23,16 @@ from ometrics._fields cimport (
     MODEL_TOKENS_PROCESSED,
     SNAPSHOT_SATURATED,
 )
-from ometrics._journal cimport om_journal, record_is_complete
+from ometrics._journal cimport keep, om_journal, record_is_complete
 from ometrics._record cimport (
+    cells_at,
     histogram_at,
     locked_add,
     locked_add_code,
     locked_add_value,
+    locked_add_value_kept,
     locked_count,
+    om_histogram,
     om_record,
 )
 from ometrics._state cimport (
@@ -52,13 +55,16 @@ cdef inline void locked_add_latency(
     om_core *c, om_record *record, int cell, double seconds, int reason,
     om_journal *journal,
 ) noexcept nogil:
-    locked_count(&record.counters[MODEL_SUCCESSFUL_REQS], journal)
+    cdef om_histogram *h = histogram_at(c.layout, record, MODEL_LATENCY_HIST)
+    cdef uint64_t *successful = &record.counters[MODEL_SUCCESSFUL_REQS]
     if reason == VALID:
-        locked_add_value(
-            histogram_at(c.layout, record, MODEL_LATENCY_HIST), cell, seconds,
-            &c.totals.counters[SNAPSHOT_SATURATED], journal,
+        keep(journal, successful, &cells_at(h)[cell], &h.sum_ns)
+        successful[0] += 1
+        locked_add_value_kept(
+            h, cell, seconds, &c.totals.counters[SNAPSHOT_SATURATED], journal
         )
     else:
+        locked_count(successful, journal)
         locked_count(&record.counters[MODEL_LATENCY_UNKNOWN], journal)
         locked_count(&c.totals.invalid[reason], journal)
     record_is_complete(journal)
@@ -89,7 +95,7 @@ cdef inline int add_latency(
     if c.journal == NULL:       # compiled twice: private memory asks only once
         locked_add_latency(c, record, cell, seconds, reason, NULL)
     else:
-        locked_add_latency(c, record, cell, seconds, reason, c.journal)
+        locked_add_latency(c, record, cell, seconds, reason, &c.own_journal)
     locked_emit(
         &c.ring, EVENT_LATENCY, 1, record.name_id,
         seconds if reason == VALID else NAN, now,

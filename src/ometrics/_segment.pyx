@@ -233,6 +233,9 @@ cdef class Segment(Memory):
         to.length = PyBytes_GET_SIZE(text)
         return 0
 
+    cdef bint is_used_by(self, om_core *c) noexcept nogil:
+        return c.journal != NULL and c.own_journal.marks == self.journal.marks
+
     cdef int add_running(self, om_core *c) except -1:
         cdef om_running *block = <om_running *> self.take(
             RUNNING_AT_ONCE * sizeof(om_running), RUNNING
@@ -245,7 +248,7 @@ cdef class Segment(Memory):
         if places == NULL:
             raise MemoryError(f"no memory for {self.n_running} running calls")
         om_mutex_acquire(&c.lock)
-        if c.journal == &self.journal:      # the core has counted on since
+        if self.is_used_by(c):      # which has counted on since
             self.n_free_running = c.n_free_running
         old = self.free_running
         if self.n_free_running:
@@ -254,7 +257,7 @@ cdef class Segment(Memory):
             places[self.n_free_running + i] = &block[i]
         self.n_free_running += RUNNING_AT_ONCE
         self.free_running = places
-        if c.journal == &self.journal:
+        if self.is_used_by(c):
             c.free_running = places
             c.n_free_running = self.n_free_running
         om_mutex_release(&c.lock)

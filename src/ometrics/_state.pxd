@@ -91,7 +91,8 @@ cdef struct om_core:
     size_t packed_limit     # bytes a snapshot of the table can need
     om_totals *totals       # `own_totals`, or in the file
     om_totals own_totals
-    om_journal *journal     # of the file; NULL: all is in private memory
+    om_journal *journal     # `own_journal`; NULL: all is in private memory
+    om_journal own_journal
     om_running **free_running   # places for calls that begin, in the file
     uint32_t n_free_running
     void *memories          # a list of Python's that keeps the file mapped

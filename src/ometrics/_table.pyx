@@ -404,7 +404,7 @@ cdef class Table:
                     moves[n].size, slot.record.n_histograms
                 )
                 n += 1
-            if c.journal != &memory.journal:
+            if c.journal == NULL or c.own_journal.marks != memory.journal.marks:
                 memory.add_running(c)
             self.memories.append(memory)
             with nogil:

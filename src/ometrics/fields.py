@@ -199,8 +199,12 @@ class Counts(Field):
 
     def merge(self, one: Any, other: Any) -> dict[str, int]:
         """The sums by name."""
-        total = dict(self.of(one))
-        for key, count in self.of(other).items():
+        ours: dict[str, int] = self.of(one)
+        theirs: dict[str, int] = self.of(other)
+        if not ours or not theirs:
+            return ours or theirs
+        total = dict(ours)
+        for key, count in theirs.items():
             total[key] = add(total.get(key, 0), count)
         return ReadOnlyDict(total)
 

@@ -171,10 +171,12 @@ class _Histogram(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             ValueError: The two have different `bucket_bounds`.
         """
         layout = self._common_layout(other)
+        if not self.cells or not other.cells:
+            return self if self.cells else other
         first, cells = layout.add(
             self.first_cell, self.cells, other.first_cell, other.cells
         )
-        sides = [side for side in (self, other) if side.cells]
+        sides = (self, other)
         return type(self)(
             bucket_bounds=self.bucket_bounds,
             min=_if_all_known(min, [side.min for side in sides]),

@@ -124,10 +124,28 @@ GUARDS = [
         ),
     ),
     Guard(
+        "the journal, for what is killed",
+        ("kills", 500),
+        lambda figures: figures["wrong"],
+        edits=((r"    if journal == NULL:\n        return\n", "    return\n"),),
+    ),
+    Guard(
+        "the journal, for readers",
+        ("outside_readers", 500),
+        lambda figures: figures["torn"],
+        edits=((r"    if journal == NULL:\n        return\n", "    return\n"),),
+    ),
+    Guard(
+        "a child's numbers are none of its ancestors'",
+        ("inherited",),
+        lambda figures: figures["in the parent's file"],
+        edits=((r"        c\.epoch = c\.forks << FORK_SHIFT\n", ""),),
+    ),
+    Guard(
         "the free of a record",
         ("leaks", 500_000, 1000),
         lambda figures: max(figures.values()) > LEAK,
-        edits=((r"free\(self\.record\)\n", "pass\n"),),
+        edits=((r"free\(self\.private_record\)\n", "pass\n"),),
     ),
 ]
 

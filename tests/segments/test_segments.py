@@ -251,7 +251,7 @@ def test_the_dead_are_counted_once(directory: Path) -> None:
         assert "chat" not in dead.models["m"].calls
         assert dead.resource_metrics is None
         assert [] == source.instances()
-        assert ["folded.json"] == [path.name for path in directory.iterdir()]
+        assert ["folded"] == [path.name for path in directory.iterdir()]
         assert not source.bad
 
 

@@ -197,6 +197,8 @@ class Attached:
                 yield _instance(file, status.st_size)
             except BadSegment as error:
                 self.bad[name] = (error.reason, f"{name}: {error}")
+            except MemoryError as error:
+                self.bad[name] = ("too large", f"{name}: {error}")
             finally:
                 os.close(file)
 

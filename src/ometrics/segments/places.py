@@ -12,7 +12,7 @@ from typing import Final
 # A segment is created under a name that readers pass over, until it is whole.
 SUFFIX: Final = ".segment"
 UNFINISHED: Final = ".new"
-FOLDED: Final = "folded.json"
+FOLDED: Final = "folded"
 
 _OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 
