@@ -11,36 +11,24 @@ would then kill us. Nothing in it is believed before it was checked; all that is
 allocated is bounded by the size of the file.
 """
 
-from time import monotonic_ns, time_ns
-
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, qsort, realloc
-from libc.string cimport memcmp, memset
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, qsort, realloc
+from libc.string cimport memcmp
 
 from ometrics._buckets cimport cell_of, om_layout
-from ometrics._copy cimport free_copy, om_copy
-from ometrics._fields cimport CALL_HISTOGRAMS, CODES, MODEL_HISTOGRAMS
-from ometrics._histogram cimport MAX_BOUNDS, Layout, layout_for
+from ometrics._fields cimport CALL_HISTOGRAMS, MODEL_HISTOGRAMS
+from ometrics._histogram cimport MAX_BOUNDS, layout_for
 from ometrics._journal cimport NOTED_AT_ONCE, om_change, om_marks
-from ometrics._reading cimport snapshot_of
 from ometrics._record cimport (
-    MAX_CODES,
-    MAX_OPERATIONS,
-    NAME_BYTES,
-    NOT_A_CALL,
-    OM_NEVER,
     cells_at,
     histogram_at,
-    locked_pack,
-    om_codes,
     om_histogram,
     om_record,
-    packed_limit,
     record_size,
 )
 from ometrics._segment cimport *
-from ometrics._state cimport om_call, om_running, om_totals
+from ometrics._state cimport om_running, om_totals
 
 cdef extern from "_mapping.h":
     bint om_read(int file, void *to, size_t size, size_t at) nogil
@@ -49,8 +37,6 @@ cdef enum:
     TRIES = 3               # to have the whole process at one instant
     MODEL_TRIES = 1000      # to have one model
     MOST_CODES = 1 << 16
-
-cdef int64_t FOREVER = 1 << 61      # 73 years: sums of a few fit 64 bits
 
 cdef enum:  # how reading a part went
     DONE
@@ -72,27 +58,12 @@ class BadSegment(ValueError):
         self.reason = reason
 
 
-# Where a block of the file is, and to which model it belongs.
-cdef struct om_place:
-    uint64_t offset
-    uint64_t family
-
-cdef struct om_places:
-    om_place *places
-    uint32_t n
-    uint32_t room
-
 cdef int by_family(const void *a, const void *b) noexcept nogil:
     cdef const om_place *x = <const om_place *> a
     cdef const om_place *y = <const om_place *> b
     if x.family != y.family:
         return -1 if x.family < y.family else 1
     return -1 if x.offset < y.offset else x.offset > y.offset
-
-cdef int by_start(const void *a, const void *b) noexcept nogil:
-    cdef int64_t x = (<const om_call *> a).start_ns
-    cdef int64_t y = (<const om_call *> b).start_ns
-    return -1 if x < y else x > y
 
 cdef int add_place(om_places *to, uint64_t offset, uint64_t family) except -1:
     cdef om_place *larger
@@ -124,17 +95,6 @@ cdef class Mirror:
     Thread-safety:
         One thread at a time.
     """
-    cdef int file
-    cdef om_header h
-    cdef char *data             # the mirror
-    cdef size_t size            # of the file, and so of the mirror
-    cdef Layout layout
-    cdef readonly tuple bounds
-    cdef om_places records
-    cdef om_places running      # blocks of places for running calls
-    cdef dict codes
-    cdef readonly bint one_instant  # whether all of it is; else each model is
-
     def __cinit__(self, int file, size_t size, bytes fields not None):
         cdef om_header *h = &self.h
         self.file = file
@@ -214,7 +174,7 @@ cdef class Mirror:
             raise BadSegment("damaged", "its cells are not those of its buckets")
         return 0
 
-    cdef inline bint fill(self, uint64_t offset, size_t size) noexcept nogil:
+    cdef bint fill(self, uint64_t offset, size_t size) noexcept nogil:
         """Read a part into the mirror; whether the file still has it."""
         if offset > self.size or size > self.size - offset:
             return False
@@ -480,195 +440,3 @@ cdef class Mirror:
             if status != MOVED_ON:
                 break
         return status
-
-    # --- what it says ----------------------------------------------------------------
-
-    def read(self, bint alive, /):
-        """
-        Everything that was recorded.
-
-        Args:
-            alive: Whether the process still runs. Of one that does not there are no
-                running calls and no resources, and its time ended with its last record.
-
-        Returns:
-            `Snapshot`, with the segment's id as its instance.
-
-        Raises:
-            BadSegment: It is damaged; or it changes too fast to be read.
-        """
-        cdef om_copy copy
-        cdef dict names = {}
-        cdef list codes
-        memset(&copy, 0, sizeof(copy))
-        self.walk()
-        self.read_all(alive)
-        codes = ["_OTHER"] * (max(self.codes) + 1)
-        for number, code in self.codes.items():
-            codes[number] = code
-        try:
-            self.pack(&copy)
-            if alive:
-                self.add_running(&copy, names)
-            self.set_clocks(&copy, alive)
-            snapshot = snapshot_of(
-                &copy, codes, self.bounds, names, self.identity()["id"]
-            )
-        finally:
-            free_copy(&copy)
-        try:
-            len(snapshot.models)    # makes them, which checks them
-        except (ValueError, OverflowError) as error:
-            raise BadSegment("damaged", str(error)) from None
-        return snapshot
-
-    cdef int pack(self, om_copy *copy) except -1:
-        """Copy the live records, each checked."""
-        cdef om_totals *totals = <om_totals *> (self.data + self.h.totals_at)
-        cdef om_record *record
-        cdef uint32_t i
-        cdef int k
-        copy.totals = totals[0]
-        for i in range(self.records.n):
-            copy.room += packed_limit(
-                &self.layout.c, self.block_at(self.records.places[i].offset).kind
-            )
-        copy.packed = <char *> malloc(copy.room + 1)
-        if copy.packed == NULL:
-            raise MemoryError(f"no memory for a copy of {copy.room} bytes")
-        for i in range(self.records.n):
-            record = <om_record *> (self.data + self.records.places[i].offset)
-            if not record.published or record.generation != totals.generation:
-                continue
-            if not self.record_is_sound(record):
-                raise BadSegment("damaged", "a record contradicts itself")
-            for k in range(CODES):
-                self.check_codes(&record.codes[k])
-            copy.used += locked_pack(
-                &self.layout.c, record, copy.packed + copy.used
-            )
-        return 0
-
-    cdef bint record_is_sound(self, om_record *record):
-        cdef uint64_t kind = (<om_block *> record - 1).kind
-        if record.operation == NOT_A_CALL:
-            kind -= MODEL_HISTOGRAMS
-        else:
-            kind -= CALL_HISTOGRAMS
-        if record.provider not in self.codes:
-            record.provider = 0
-        return (
-            kind == 0
-            and record.n_histograms == (<om_block *> record - 1).kind
-            and record.operation <= MAX_OPERATIONS
-            and record.name_length <= NAME_BYTES
-        )
-
-    cdef int check_codes(self, om_codes *codes) except -1:
-        """What has no name here (the disk was full when it got one) is `_OTHER`."""
-        cdef uint32_t i, n
-        n = codes.n
-        if n > MAX_CODES:
-            raise BadSegment("damaged", f"{n} codes of a record")
-        codes.n = 0
-        for i in range(n):
-            if codes.ids[i] in self.codes and codes.ids[i] != 0:
-                codes.ids[codes.n] = codes.ids[i]
-                codes.counts[codes.n] = codes.counts[i]
-                codes.n += 1
-            else:
-                codes.counts[MAX_CODES] += codes.counts[i]
-        return 0
-
-    cdef int add_running(self, om_copy *copy, dict names) except -1:
-        """The running calls, each with the name of its record's model."""
-        cdef om_running *running
-        cdef om_record *record
-        cdef om_call *call
-        cdef uint64_t at
-        cdef uint32_t i
-        cdef int k
-        cdef set known = {
-            self.records.places[i].offset for i in range(self.records.n)
-        }
-        copy.calls = <om_call *> calloc(
-            self.running.n * RUNNING_AT_ONCE + 1, sizeof(om_call)
-        )
-        if copy.calls == NULL:
-            raise MemoryError("no memory for the running calls")
-        for i in range(self.running.n):
-            running = <om_running *> (self.data + self.running.places[i].offset)
-            for k in range(RUNNING_AT_ONCE):
-                if running[k].record == 0:
-                    continue
-                at = self.offset_of(running[k].record)
-                if at not in known:
-                    continue        # of a chunk that came later
-                record = <om_record *> (self.data + at)
-                if not self.record_is_sound(record) or record.operation == NOT_A_CALL:
-                    raise BadSegment("damaged", "a running call has no record")
-                call = &copy.calls[copy.n_calls]
-                call.start_ns = running[k].start_ns
-                call.operation = record.operation
-                call.provider = record.provider
-                call.name_id = i * RUNNING_AT_ONCE + k + 1
-                names[call.name_id] = self.text(record.name, record.name_length)
-                copy.n_calls += 1
-        qsort(copy.calls, copy.n_calls, sizeof(om_call), by_start)
-        return 0
-
-    cdef int set_clocks(self, om_copy *copy, bint alive) except -1:
-        """Say when the instant was, on the clocks that the process used."""
-        cdef om_totals *t = &copy.totals
-        cdef int64_t elapsed
-        copy.wall_ns = time_ns() if alive else self.last_heard()
-        if alive and not self.h.own_clock:
-            copy.monotonic_ns = monotonic_ns()
-            return 0
-        if not alive:
-            t.resources_ns = OM_NEVER
-        # As far as that can be known: its monotonic clock was another boot's, or is the
-        # user's.
-        elapsed = min(max(copy.wall_ns - t.start_wall_ns, 0), FOREVER)
-        copy.monotonic_ns = min(max(t.start_monotonic_ns, -FOREVER), FOREVER) + elapsed
-        return 0
-
-    cdef int64_t last_heard(self):
-        """When the newest record was made; the start, if there is none."""
-        cdef om_totals *t = <om_totals *> (self.data + self.h.totals_at)
-        cdef int64_t last = max(t.start_wall_ns, t.task_updated_ns, t.resources_ns)
-        cdef om_record *record
-        cdef uint32_t i
-        for i in range(self.records.n):
-            record = <om_record *> (self.data + self.records.places[i].offset)
-            if record.published:
-                last = max(last, record.updated_ns)
-        return last
-
-    def last_heard_ns(self):
-        """Wall clock of the newest record; of the start, before the first. After
-        `read()`."""
-        return self.last_heard()
-
-    def identity(self):
-        """
-        Whose segment it is.
-
-        Returns:
-            `id`, `boot` and `program` as text, `pid`, `pid_namespace`, `process_start`
-            and `created_ns` as integers.
-        """
-        cdef om_header *h = &self.h
-        return {
-            "id": text_of(h.id, ID_BYTES),
-            "boot": text_of(h.boot, ID_BYTES),
-            "program": text_of(h.program, PROGRAM_BYTES),
-            "pid": h.pid,
-            "pid_namespace": h.pid_namespace,
-            "process_start": h.process_start,
-            "created_ns": h.created_ns,
-        }
-
-
-cdef str text_of(const char *data, size_t room):
-    return data[:room].rstrip(b"\0").decode(errors="replace")

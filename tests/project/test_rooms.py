@@ -45,7 +45,6 @@ LONG_FILES = {
     "_calls.pyx": (620, "the life of one call, whose parts share its C fields"),
     "_histogram.pyx": (720, "all arithmetic over cells"),
     "_json.pyx": (800, "the bytes of one format, written and read"),
-    "_mirror.pyx": (650, "one file's way into memory, each step checked by the last"),
     "_reading.pyx": (620, "the core's records become read types, in one pass"),
     "_table.pyx": (650, "slots, which names, codes and memory all hang on"),
     "collector.py": (640, "the public face: short methods, long docstrings"),

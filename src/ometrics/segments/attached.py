@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final
 
-from ometrics._mirror import BadSegment, Mirror
+from ometrics._mirror import BadSegment
 from ometrics._segment import HAS_SEGMENTS
+from ometrics._segment_reader import SegmentReader
 from ometrics.changes import Changes
 from ometrics.segments import folding, identity, places
 
@@ -214,9 +215,9 @@ class Attached:
 
 def _instance(file: int, size: int) -> Instance:
     alive = folding.is_alive(file)
-    mirror = Mirror(file, size, identity.fields_digest())
-    snapshot = mirror.read(alive)
-    about = mirror.identity()
+    reader = SegmentReader(file, size, identity.fields_digest())
+    snapshot = reader.read(alive)
+    about = reader.identity()
     process = identity.Process(
         about["pid"], about["pid_namespace"], about["process_start"]
     )
@@ -226,7 +227,7 @@ def _instance(file: int, size: int) -> Instance:
         pid=about["pid"],
         command=command or about["program"],
         started=snapshot.start_time,
-        last_heard=_utc(mirror.last_heard_ns()),
+        last_heard=_utc(reader.last_heard_ns()),
         alive=alive,
         snapshot=snapshot,
     )

@@ -20,7 +20,8 @@ import time
 from pathlib import Path
 
 from ometrics import MetricsCollector
-from ometrics._mirror import BadSegment, Mirror
+from ometrics._mirror import BadSegment
+from ometrics._segment_reader import SegmentReader
 from ometrics.segments import identity
 
 HEADER = 4096  # the header's end, and that of what is worth to be hit there
@@ -90,7 +91,7 @@ def main(count: int) -> dict[str, object]:
             os.truncate(file, size)
         began = time.perf_counter()
         try:
-            snapshot = Mirror(file, len(data), fields).read(rng.random() < 0.5)
+            snapshot = SegmentReader(file, len(data), fields).read(rng.random() < 0.5)
         except BadSegment as error:
             reasons[error.reason] = reasons.get(error.reason, 0) + 1
         else:
