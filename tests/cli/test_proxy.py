@@ -16,8 +16,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from cli_runs import OMETRICS, environment
+from otlp_collector import collector
 from proxying import BODY, MODEL, PATIENCE
 
+import ometrics
 from ometrics import Snapshot
 from ometrics.testing import Hang, ScriptedOllama, chat_chunk, chat_done
 
@@ -88,6 +90,46 @@ def test_sigterm_lets_streams_end(server: ScriptedOllama) -> None:
         server.release()
         assert answer.read().endswith(b"}\n")
         assert 0 == process.wait(PATIENCE)
+
+
+def test_for_other_readers(server: ScriptedOllama, tmp_path: Path) -> None:
+    """What was measured is in the directory at once, and in OTLP at the end."""
+    segments = tmp_path / "segments"
+    with (
+        collector() as otlp,
+        _proxy(server, "--directory", str(segments), "--otlp", otlp.url) as (
+            process,
+            url,
+            _,
+        ),
+    ):
+        with _chat(url) as answer:
+            answer.read()
+        models = ometrics.attach(segments).snapshot().models
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
+        points = otlp.points()
+
+    assert 1 == models[MODEL].successful_reqs
+    assert 0 == process.returncode
+    assert "ometrics.calls" in points
+
+
+def test_two_on_one_machine(server: ScriptedOllama) -> None:
+    """Each measures its own callers, and one's end is none of the other's."""
+    with _proxy(server) as (first, url, _), _proxy(server) as (second, other, _):
+        for where in (url, other, other):
+            with _chat(where) as answer:
+                answer.read()
+        first.send_signal(signal.SIGTERM)
+        _, said = first.communicate(timeout=PATIENCE)
+        with _chat(other) as answer:
+            answer.read()
+        second.send_signal(signal.SIGTERM)
+        _, other_said = second.communicate(timeout=PATIENCE)
+
+    assert "1 request ·" in said
+    assert "3 requests ·" in other_said
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ import ometrics.ollama
 import ometrics.openai
 from ometrics import CallMetrics, MetricsCollector
 from ometrics.demo.engine import Engine
+from ometrics.proxy import Proxy
 
 pytestmark = [
     pytest.mark.real,
@@ -229,3 +230,23 @@ def test_openai(engine: Engine, collector: MetricsCollector, streamed: bool) -> 
     assert 24 == call.completion_tokens
     assert streamed == call.time_to_first_chunk.count
     assert 0 == call.decode.count
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_behind_a_proxy(engine: Engine, streamed: bool) -> None:
+    """A proxy counts of real inference what the wire says, and so does the client."""
+    wire, behind = Wire(), MetricsCollector()
+    with (
+        Proxy.start(behind, upstream=engine.url, port=0) as proxy,
+        ollama.Client(host=proxy.url, transport=wire) as client,
+    ):
+        answer = client.chat(
+            model=engine.model, messages=HI, stream=streamed, options=OPTIONS
+        )
+        if streamed:
+            list(answer)
+
+    check(
+        call_metrics(behind, "chat", engine.model.removesuffix(":latest")),
+        last_line(wire),
+    )

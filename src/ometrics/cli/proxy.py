@@ -103,6 +103,18 @@ class _Address(click.ParamType):  # type: ignore[type-arg]
     help="Write all that was measured to FILE at the end, for 'show' and 'diff'.",
 )
 @click.option(
+    "--otlp",
+    metavar="URL",
+    help="Send all that is measured to an OpenTelemetry collector, such as"
+    " http://127.0.0.1:4318, each minute and at the end.",
+)
+@click.option(
+    "--directory",
+    metavar="DIR",
+    help="Keep the numbers in a file in DIR, which other processes read meanwhile and"
+    " which outlives a crash; OMETRICS_DIR if left out.",
+)
+@click.option(
     "--live",
     is_flag=True,
     help="Show a table that updates in place, when standard error is a terminal.",
@@ -160,6 +172,8 @@ def proxy(
     listen: tuple[str, int],
     metrics_port: int,
     json: Path | None,
+    otlp: str | None,
+    directory: str | None,
     drain: float,
     max_requests: int,
     token_file: str | None,
@@ -176,13 +190,13 @@ def proxy(
 
     The server is Ollama, or another that speaks its interface, OpenAI's or Anthropic's.
     """
-    collector = MetricsCollector()
     end = _End()
     with ExitStack() as stack:
         try:
             from ometrics.proxy import Proxy
             from ometrics.serve import Endpoint
 
+            collector = stack.enter_context(MetricsCollector(directory=directory))
             running = Proxy.start(
                 collector,
                 upstream=upstream,
@@ -201,6 +215,8 @@ def proxy(
             endpoint = stack.enter_context(
                 Endpoint.start(collector, port=metrics_port, numbers=[running.numbers])
             )
+            if otlp is not None:
+                _export(collector, otlp, stack)
         except ImportError as error:
             raise CannotStartError(str(error)) from None
         except (OSError, ValueError) as error:
@@ -238,6 +254,14 @@ class _End:
         del number, frame
         self.is_urgent = self.came.is_set()
         self.came.set()
+
+
+def _export(collector: MetricsCollector, url: str, stack: ExitStack) -> None:
+    """Send to an OpenTelemetry collector until the end, and once more then."""
+    from ometrics.export.otlp import PeriodicExporter
+
+    exporter = PeriodicExporter(collector, endpoint=url)
+    stack.callback(exporter.close)
 
 
 def _introduce(running: Proxy, endpoint: Endpoint) -> None:
