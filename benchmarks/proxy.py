@@ -173,15 +173,19 @@ def main() -> None:
                 first = asyncio.run(call(port, 1))
                 if at >= 10:
                     firsts[name].append(first)
-        print(f"{'':10}{'first p50':>12}{'p99':>10}{'CPU a chunk':>14}")
+        quantiles = {
+            name: statistics.quantiles(times, n=100) for name, times in firsts.items()
+        }
+        print(f"{'':10}{'first p50':>12}{'p99':>10}{'added':>12}{'CPU a chunk':>24}")
         for name, port, pids in ways:
             before = cpu_s(pids)
             asyncio.run(streams(port, given.streams, given.chunks))
             chunks = given.streams * given.chunks
             cpu = (cpu_s(pids) - before) / chunks
-            cuts = statistics.quantiles(firsts[name], n=100)
-            times = f"{cuts[49] * 1e3:9.2f} ms{cuts[98] * 1e3:7.2f} ms"
-            print(f"{name:10}{times}{cpu * 1e6:11.1f} us")
+            p50, p99 = (quantiles[name][at] * 1e3 for at in (49, 98))
+            direct = [quantiles["direct"][at] * 1e3 for at in (49, 98)]
+            added = f"{p50 - direct[0]:9.2f} ms{p99 - direct[1]:9.2f} ms"
+            print(f"{name:10}{p50:9.2f} ms{p99:7.2f} ms{added}{cpu * 1e6:11.1f} us")
 
 
 if __name__ == "__main__":

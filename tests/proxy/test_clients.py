@@ -154,9 +154,8 @@ def _peak_kib() -> int:
     return int(line.split()[1])
 
 
-@pytest.mark.parametrize("count", [STREAMS, pytest.param(500, marks=pytest.mark.slow)])
 def test_many_streams(
-    server: ScriptedOllama, proxy: Proxy, collector: MetricsCollector, count: int
+    server: ScriptedOllama, proxy: Proxy, collector: MetricsCollector
 ) -> None:
     """Every chunk of many streams at once is delivered, and every call counted."""
 
@@ -174,8 +173,8 @@ def test_many_streams(
 
     async def main() -> list[str]:
         async with ollama.AsyncClient(host=proxy.url, timeout=60) as client:
-            return await asyncio.gather(*(one(client) for _ in range(count)))
+            return await asyncio.gather(*(one(client) for _ in range(STREAMS)))
 
     expected = "".join(f"{at} " for at in range(20))
     assert {expected} == {*asyncio.run(main())}
-    assert (count, 0, 0) == counted(collector)
+    assert (STREAMS, 0, 0) == counted(collector)

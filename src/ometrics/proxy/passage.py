@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -45,10 +46,23 @@ _NOT_SENT: Final = _HOP_BY_HOP | {"host", "expect"}
 #: What the server library adds to an answer that lacks it.
 _ADDED: Final = ("Content-Type", "Date", "Server")
 
+# Whose request this task sends.
+_sending: Final[ContextVar[Passage]] = ContextVar("ometrics_sending")
+
 _ANY: Final = "surrogateescape"  # a header may hold any bytes
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
 _FROM_THE_SERVER: Final = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
+
+
+class Connector(aiohttp.TCPConnector):
+    """Connections to the server; tells each request when it has one."""
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Any:
+        """As ever; to trace it as aiohttp offers costs ten calls a request more."""
+        connection = await super().connect(*args, **kwargs)
+        _sending.get().connected()
+        return connection
 
 
 class Answer(web.StreamResponse):
@@ -60,6 +74,8 @@ class Answer(web.StreamResponse):
         super().__init__(
             status=upstream.status, reason=upstream.reason, headers=headers
         )
+        # Headers go out at once, or with the first of the body where that is here too.
+        self._send_headers_immediately = not upstream.content.total_bytes
 
     @staticmethod
     async def complete(_: web.Request, response: web.StreamResponse) -> None:
@@ -175,6 +191,7 @@ class Passage:
             self._exchange.begin()
 
     async def _send(self) -> aiohttp.ClientResponse:
+        _sending.set(self)
         request = self._request
         data: Any = None
         if request.body_exists:
@@ -185,7 +202,6 @@ class Passage:
             headers=passed_on(request.raw_headers, self._drops),
             data=data,
             allow_redirects=False,
-            trace_request_ctx=self,
         )
 
     async def _answer(self, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
@@ -212,10 +228,11 @@ class Passage:
                 if exchange is not None:
                     exchange.finished()
                 self._count("answered")
+            if is_last:
+                await response.write_eof(data)  # in one with its end
+                return response
             if data:
                 await response.write(data)
-            if is_last:
-                return response  # the server library writes its end
 
     def _unreachable(self, error: BaseException) -> web.StreamResponse:
         """Answer that the server cannot be reached, unless it is the caller's fault."""

@@ -3,15 +3,17 @@
 
 aiohttp is both server and client: it parses in C (llhttp), refuses what two parsers
 could read differently, passes chunks on as they come, and cancels the request of a
-caller who is gone. In one run on two busy cores (`benchmarks/proxy.py`, 20 streams):
+caller who is gone. In one run on two busy cores (`benchmarks/proxy.py`, on uvloop,
+2026-11-25):
 
-| | first chunk p50 | CPU a chunk |
+| | first chunk p50, p99 | CPU a chunk |
 |---|---|---|
-| direct | 0.5 ms | |
-| this proxy, measuring | 2.2 ms | 77 us |
-| the same on uvloop, in another run | 1.8 ms | 70 us |
-| uvicorn (h11) and httpx, measuring nothing | 4.2 ms | 203 us |
-| nginx, unbuffered | 0.8 ms | 23 us |
+| direct | 0.21 ms, 4.95 ms | |
+| this proxy, measuring | 1.09 ms, 6.23 ms | 48 us |
+| nginx, unbuffered | 0.40 ms, 2.38 ms | 18 us |
+
+When it was chosen, in another run: direct 0.5 ms, this proxy 2.2 ms and 77 us, uvicorn
+(h11) with httpx, measuring nothing, 4.2 ms and 203 us, nginx 0.8 ms and 23 us.
 
 h11 over anyio was left out: it is what the slower pair above consists of.
 """
@@ -33,7 +35,7 @@ from aiohttp import web
 from ometrics.proxy.connection import Connection, Connections
 from ometrics.proxy.guard import Guard
 from ometrics.proxy.numbers import Counts
-from ometrics.proxy.passage import Answer, Passage, failure
+from ometrics.proxy.passage import Answer, Connector, Passage, failure
 from ometrics.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -183,11 +185,8 @@ class Server:
         return application
 
     def _client(self) -> aiohttp.ClientSession:
-        trace = aiohttp.TraceConfig()
-        trace.on_connection_create_end.append(_connected)
-        trace.on_connection_reuseconn.append(_connected)
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=Connector(limit=0),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -200,7 +199,6 @@ class Server:
             read_bufsize=_READ_AHEAD,
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
-            trace_configs=[trace],
         )
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -236,7 +234,3 @@ class Server:
             if isinstance(connection, Connection):
                 connection.is_idle = True
             self._idle.set()
-
-
-async def _connected(_: object, context: Any, __: object) -> None:
-    context.trace_request_ctx.connected()
