@@ -14,12 +14,14 @@ from typing import Any
 import ollama
 import openai
 import pytest
-from proxying import BODY, MODEL, PATIENCE, counted, number
+from proxying import BODY, MODEL, PATIENCE, counted, exchange, number, request
 
+import ometrics
 from ometrics import MetricsCollector
 from ometrics.proxy import Proxy
 from ometrics.testing import ScriptedOllama, Status, chat_chunk
 
+CLOSE = "Connection: close"
 HI: Any = BODY["messages"]
 UPLOAD = 200 << 20
 STREAMS = 50
@@ -91,6 +93,21 @@ def test_node(proxy: Proxy, collector: MetricsCollector) -> None:
 
     assert "Hello, world!\n" == done.stdout
     assert (1, 0, 0) == counted(collector)
+
+
+def test_in_an_instrumented_process(
+    server: ScriptedOllama, proxy: Proxy, collector: MetricsCollector
+) -> None:
+    """What passes a proxy is counted there, and not again as this process's own call."""
+    inside = ometrics.instrument(MetricsCollector())
+    try:
+        got = exchange(proxy, request(proxy, "/api/chat", CLOSE, body=BODY))
+    finally:
+        ometrics.uninstrument(inside)
+
+    assert got.startswith(b"HTTP/1.1 200")
+    assert (1, 0, 0) == counted(collector)
+    assert {} == dict(inside.snapshot().models)
 
 
 def test_a_large_upload(proxy: Proxy) -> None:

@@ -105,6 +105,7 @@ class Registry:
         self._by_transport: weakref.WeakKeyDictionary[Any, tuple[_Measuring, ...]] = (
             weakref.WeakKeyDictionary()
         )
+        self._left_out: weakref.WeakSet[Any] = weakref.WeakSet()
         self._marking: weakref.WeakSet[Any] = weakref.WeakSet()
         self._patches: dict[str, list[MethodPatch]] = {}
         self._imports = ImportWatch(self._imported)
@@ -144,6 +145,10 @@ class Registry:
         with self._lock:
             self._marking.add(client)
             self._put()
+
+    def leave_out(self, transport: object) -> None:
+        """Never measure here what this one sends: it is measured where it comes from."""
+        self._left_out.add(transport)
 
     def remove(
         self, collector: MetricsCollector | None, interfaces: Iterable[str]
@@ -225,6 +230,8 @@ class Registry:
     def _collectors_of(self, request: Request, interface: str) -> Collectors:
         """Who measures a request, each once."""
         collectors = request.collectors
+        if request.transport in self._left_out:
+            return ()
         if request.transport is not None and self._by_transport:
             for one in self._by_transport.get(request.transport, ()):
                 if one.interface == interface:

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 from aiohttp import web
 
+from ometrics.instrumentation.registry import registry
 from ometrics.proxy.connection import Connection, Connections
 from ometrics.proxy.guard import Guard
 from ometrics.proxy.numbers import Counts
@@ -140,6 +141,7 @@ class Server:
         make = runner.server
         connections = Connections(self.counts, self._limits.connections)
         async with self._client() as self._session:
+            registry.leave_out(self._session)  # measured here, once
             server = await loop.create_server(
                 lambda: Connection(make(), connections),
                 sock=listener,
