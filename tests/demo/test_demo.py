@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -43,6 +44,9 @@ def test_demo_on_an_ollama(tmp_path: Path) -> None:
     assert f"ometrics show {out}" in result.stdout
     kept = load(out)
     assert 2 == kept.task_statistics.completed_tasks
+    if shutil.which("curl"):
+        assert "$ curl -sN http://127.0.0.1:" in result.stdout
+        assert server.requests[-1].headers["user-agent"].startswith("curl/")
     assert 1 == kept.models[MODEL].cancelled_reqs
     assert 1 == kept.models[MODEL].errors["TIMEOUT"]
     assert kept.resource_metrics is not None

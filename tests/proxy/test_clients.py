@@ -98,7 +98,7 @@ def test_node(proxy: Proxy, collector: MetricsCollector) -> None:
 def test_in_an_instrumented_process(
     server: ScriptedOllama, proxy: Proxy, collector: MetricsCollector
 ) -> None:
-    """What passes a proxy is counted there, and not again as this process's own call."""
+    """What passes a proxy is counted there, and not as this process's own too."""
     inside = ometrics.instrument(MetricsCollector())
     try:
         got = exchange(proxy, request(proxy, "/api/chat", CLOSE, body=BODY))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any, Final
 import httpx
 import ollama
 
+from ometrics.instrumentation.providers import ollama_host
 from ometrics.view.escape import harmless
 
 PROBE_TIMEOUT: Final = 2.0  # seconds
@@ -38,6 +40,17 @@ class Server:
     model: str
     host: str | None
     title: str
+
+    @property
+    def address(self) -> str:
+        """Its URL, as `OLLAMA_HOST` has it if no host is given."""
+        if self.host is not None:
+            return self.host
+        scheme = (
+            "https" if os.environ.get("OLLAMA_HOST", "").startswith("https") else "http"
+        )
+        host, port = ollama_host(os.environ.get("OLLAMA_HOST", ""))
+        return f"{scheme}://{host}" if port is None else f"{scheme}://{host}:{port}"
 
     def client(self, timeout: float | None = None) -> ollama.Client:
         """A blocking client; `timeout` in seconds."""

@@ -16,6 +16,7 @@ from rich.text import Text
 
 import ometrics.ollama
 from ometrics.collector import MetricsCollector
+from ometrics.demo import other_language
 from ometrics.demo.server import find_server
 from ometrics.demo.team import Team
 from ometrics.export import json as json_export
@@ -108,6 +109,8 @@ def run(
             seconds=seconds,
         )
         interrupted = _watch(team, collector, console)
+        if not interrupted:
+            other_language.ask(server, collector, console.print)
         snapshot = collector.snapshot()
     _report(snapshot, server.model, console, json)
     if interrupted:

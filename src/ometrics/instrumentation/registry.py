@@ -147,7 +147,7 @@ class Registry:
             self._put()
 
     def leave_out(self, transport: object) -> None:
-        """Never measure here what this one sends: it is measured where it comes from."""
+        """Never measure here what this one sends: it is measured elsewhere."""
         self._left_out.add(transport)
 
     def remove(
