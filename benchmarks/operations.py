@@ -7,18 +7,22 @@ What cannot be said as one statement (threads, memory, imports) is in `measures.
 
 from __future__ import annotations
 
+import atexit
 import random
+import shutil
+import tempfile
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from time import perf_counter
 from typing import Literal
 
 import empty
 from rounds import Statement
 
-from ometrics import MetricsCollector
+from ometrics import MetricsCollector, attach
 from ometrics._calls import Call, record_call
 from ometrics.export import prometheus
 from ometrics.rules import Engine, Rule, quantities
@@ -34,6 +38,7 @@ ORIGINAL = {
 }
 ORIGINAL_SOURCE = "a constant: the original Go package, measured on another day"
 
+PROCESSES = 8  # that share a directory
 MANY, SOME = 1000, 100  # models of the large worlds
 LATENCIES = 200  # a model of the large worlds, lognormal
 BATCH = 1000
@@ -87,7 +92,7 @@ class Operation:
     @property
     def slow(self) -> bool:
         """Whether one execution takes a good part of a millisecond or more."""
-        return self.world in (many_models, some_models, rules)
+        return self.world in (many_models, some_models, rules, several)
 
     def statement(self) -> Statement:
         """What `rounds.measure` takes."""
@@ -100,9 +105,9 @@ def latencies(n: int, seed: int = 1) -> array[float]:
     return array("d", [pick.lognormvariate(-1.2, 0.8) for _ in range(n)])
 
 
-def filled(models: int) -> MetricsCollector:
+def filled(models: int, collector: MetricsCollector | None = None) -> MetricsCollector:
     """A collector that has seen some of everything of `models` models."""
-    collector = MetricsCollector(max_models=models)
+    collector = collector or MetricsCollector(max_models=models)
     for i in range(models):
         name = f"model-{i:04d}"
         collector.record_latencies(name, latencies(LATENCIES, i))
@@ -142,6 +147,33 @@ def one_model() -> dict[str, object]:
         "batch": latencies(BATCH),
         "perf_counter": perf_counter,
     }
+
+
+@cache
+def in_segment() -> dict[str, object]:
+    """The same with records in a file that other processes read."""
+    collector = MetricsCollector(directory=temporary_directory())
+    collector.record_latency("m", 0.15)
+    collector.record_error("m", ValueError)
+    Call(collector, "m", "chat").end("success")
+    return {**one_model(), "mc": collector, "bound": collector.model("m")}
+
+
+@cache
+def several() -> dict[str, object]:
+    """As many segments of 100 models as eight processes have."""
+    directory = temporary_directory()
+    processes = [
+        filled(SOME, MetricsCollector(directory=directory)) for _ in range(PROCESSES)
+    ]
+    return {"processes": processes, "pool": attach(directory)}
+
+
+def temporary_directory() -> Path:
+    """One that goes with this process."""
+    directory = tempfile.mkdtemp(prefix="ometrics-bench-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return Path(directory)
 
 
 @cache
@@ -312,6 +344,46 @@ OPERATIONS = (
         (Bar("at most", 2),),
         values=BATCH,
         instructions=20,
+    ),
+    Operation(
+        "segment_record_latency",
+        "record_latency by name, in a segment",
+        'mc.record_latency("m", 0.15)',
+        in_segment,
+        (Bar("ratio", 1.05, "record_latency"),),
+        instructions=2000,
+    ),
+    Operation(
+        "segment_bound",
+        "record_latency by bound recorder, in a segment",
+        "bound.record_latency(0.15)",
+        in_segment,
+        (Bar("ratio", 1.05, "bound_record_latency"),),
+        instructions=2000,
+    ),
+    Operation(
+        "segment_call",
+        "a finished call, in a segment",
+        f'Call(mc, "m", "chat").end("success", None, {TOLD})',
+        in_segment,
+        (Bar("ratio", 1.05, "call"),),
+        instructions=1000,
+    ),
+    Operation(
+        "segment_batch",
+        f"record_latencies, {BATCH:,} float64, a value, in a segment",
+        'mc.record_latencies("m", batch)',
+        in_segment,
+        (Bar("ratio", 1.05, "batch"),),
+        values=BATCH,
+        instructions=20,
+    ),
+    Operation(
+        "attach",
+        f"attach().snapshot() of {PROCESSES} processes of {SOME} models",
+        "pool.snapshot()",
+        several,
+        (Bar("at most", 20e6),),
     ),
     Operation(
         "two_clocks",

@@ -22,7 +22,6 @@ from ometrics._record cimport (
     TOKEN_SECONDS,
     cells_at,
     histogram_at,
-    locked_add,
     locked_add_code,
     locked_add_kept,
     locked_count,
@@ -135,6 +134,13 @@ cdef inline void locked_add_to(
     )
     locked_widen_range(h, seconds, seconds, journal)
 
+cdef inline void locked_count_both(
+    uint64_t *one, uint64_t *other, om_journal *journal
+) noexcept nogil:
+    keep(journal, one, other)
+    one[0] += 1
+    other[0] += 1
+
 cdef inline void locked_end_noted(
     om_core *c, om_record *model, om_record *call, om_ending *e, om_journal *journal
 ) noexcept nogil:
@@ -146,8 +152,10 @@ cdef inline void locked_end_noted(
     model.updated_ns = e.wall_ns
     call.updated_ns = e.wall_ns
     if e.outcome == SUCCESS:
-        locked_count(&model.counters[MODEL_SUCCESSFUL_REQS], journal)
-        locked_count(&call.counters[CALL_SUCCESSFUL_REQS], journal)
+        locked_count_both(
+            &model.counters[MODEL_SUCCESSFUL_REQS],
+            &call.counters[CALL_SUCCESSFUL_REQS], journal,
+        )
         if e.elapsed == UNKNOWN:
             locked_count(&model.counters[MODEL_LATENCY_UNKNOWN], journal)
         else:
@@ -157,16 +165,20 @@ cdef inline void locked_end_noted(
             NAN if e.elapsed == UNKNOWN else e.elapsed / 1e9, e.wall_ns,
         )
     elif e.outcome == FAILURE:
-        locked_count(&model.counters[MODEL_FAILED_REQS], journal)
-        locked_count(&call.counters[CALL_FAILED_REQS], journal)
+        locked_count_both(
+            &model.counters[MODEL_FAILED_REQS],
+            &call.counters[CALL_FAILED_REQS], journal,
+        )
         locked_add_code(&model.codes[MODEL_ERRORS], e.code, journal)
         locked_add_code(&call.codes[CALL_ERRORS], e.code, journal)
         if e.elapsed != UNKNOWN:
             locked_add_ns(c, model, MODEL_FAILED_LATENCY_HIST, e.elapsed, journal)
         locked_emit(&c.ring, EVENT_ERROR, 0, model.name_id, e.code, e.wall_ns)
     else:
-        locked_count(&model.counters[MODEL_CANCELLED_REQS], journal)
-        locked_count(&call.counters[CALL_CANCELLED_REQS], journal)
+        locked_count_both(
+            &model.counters[MODEL_CANCELLED_REQS],
+            &call.counters[CALL_CANCELLED_REQS], journal,
+        )
     for i in range(CALL_HISTOGRAMS):
         if e.ns[i] != UNKNOWN:
             locked_add_ns(c, call, i, e.ns[i], journal)
@@ -186,27 +198,39 @@ cdef inline void locked_end_tokens(
     cdef uint64_t *all_tokens = &model.counters[MODEL_TOKENS_PROCESSED]
     cdef uint64_t *saturated = &c.totals.counters[SNAPSHOT_SATURATED]
     if a.prompt_tokens != UNKNOWN:
-        locked_count(&counters[CALL_PROMPT_TOKENS_KNOWN], journal)
-        locked_add(&counters[CALL_PROMPT_TOKENS], a.prompt_tokens, saturated, journal)
-        locked_add(all_tokens, a.prompt_tokens, saturated, journal)
+        keep(
+            journal, &counters[CALL_PROMPT_TOKENS_KNOWN], &counters[CALL_PROMPT_TOKENS],
+            all_tokens,
+        )
+        counters[CALL_PROMPT_TOKENS_KNOWN] += 1
+        locked_add_kept(&counters[CALL_PROMPT_TOKENS], a.prompt_tokens, saturated)
+        locked_add_kept(all_tokens, a.prompt_tokens, saturated)
         locked_add_tokens(c, call, CALL_PROMPT_TOKENS_HIST, a.prompt_tokens, journal)
     if a.cached_tokens != UNKNOWN:
-        locked_count(&counters[CALL_CACHED_TOKENS_KNOWN], journal)
-        locked_add(&counters[CALL_CACHED_TOKENS], a.cached_tokens, saturated, journal)
-    if a.completion_tokens != UNKNOWN:
-        locked_count(&counters[CALL_COMPLETION_TOKENS_KNOWN], journal)
-        locked_add(
-            &counters[CALL_COMPLETION_TOKENS], a.completion_tokens, saturated, journal
+        keep(
+            journal, &counters[CALL_CACHED_TOKENS_KNOWN], &counters[CALL_CACHED_TOKENS]
         )
-        locked_add(all_tokens, a.completion_tokens, saturated, journal)
+        counters[CALL_CACHED_TOKENS_KNOWN] += 1
+        locked_add_kept(&counters[CALL_CACHED_TOKENS], a.cached_tokens, saturated)
+    if a.completion_tokens != UNKNOWN:
+        keep(
+            journal, &counters[CALL_COMPLETION_TOKENS_KNOWN],
+            &counters[CALL_COMPLETION_TOKENS], all_tokens,
+        )
+        counters[CALL_COMPLETION_TOKENS_KNOWN] += 1
+        locked_add_kept(
+            &counters[CALL_COMPLETION_TOKENS], a.completion_tokens, saturated
+        )
+        locked_add_kept(all_tokens, a.completion_tokens, saturated)
         locked_add_tokens(
             c, call, CALL_COMPLETION_TOKENS_HIST, a.completion_tokens, journal
         )
         if a.decode > 0:
-            locked_add(
-                &counters[CALL_DECODE_TOKENS], a.completion_tokens, saturated, journal
+            keep(journal, &counters[CALL_DECODE_TOKENS], &counters[CALL_DECODE_NS])
+            locked_add_kept(
+                &counters[CALL_DECODE_TOKENS], a.completion_tokens, saturated
             )
-            locked_add(&counters[CALL_DECODE_NS], a.decode, saturated, journal)
+            locked_add_kept(&counters[CALL_DECODE_NS], a.decode, saturated)
     # The prefill duration covers the uncached tokens only, so without a known cache
     # share there is no honest rate.
     if (
@@ -215,11 +239,11 @@ cdef inline void locked_end_tokens(
         and a.prefill > 0
         and a.prompt_tokens > a.cached_tokens
     ):
-        locked_add(
-            &counters[CALL_PREFILL_TOKENS], a.prompt_tokens - a.cached_tokens,
-            saturated, journal,
+        keep(journal, &counters[CALL_PREFILL_TOKENS], &counters[CALL_PREFILL_NS])
+        locked_add_kept(
+            &counters[CALL_PREFILL_TOKENS], a.prompt_tokens - a.cached_tokens, saturated
         )
-        locked_add(&counters[CALL_PREFILL_NS], a.prefill, saturated, journal)
+        locked_add_kept(&counters[CALL_PREFILL_NS], a.prefill, saturated)
 
 cdef void locked_end(
     om_core *c, om_record *model, om_record *call, om_ending *e

@@ -193,9 +193,9 @@ cdef inline void locked_list(
     if c.n_free_running > 0:
         c.n_free_running -= 1
         call.shown = c.free_running[c.n_free_running]
-        keep(c.journal, &call.shown.start_ns)
+        keep(c.journal, &call.shown.start_ns, &call.shown.record)
         call.shown.start_ns = call.start_ns
-        locked_show(c, call, record)
+        call.shown.record = <uint64_t> record
 
 cdef inline void locked_unlist(om_core *c, om_call *call) noexcept nogil:
     """Take a running call off the list."""
