@@ -19,6 +19,7 @@ from ometrics._journal cimport om_change, om_marks
 from ometrics._segment cimport *
 from ometrics._state cimport (
     om_barrier,
+    om_close,
     om_core,
     om_mutex_acquire,
     om_mutex_release,
@@ -126,8 +127,10 @@ cdef class Segment(Memory):
         cdef uint64_t i
         cdef om_header h
         free(self.free_running)
-        if self.header == NULL:
+        if self.header == NULL:     # whoever opened the file still has it
             return
+        if self.is_own():           # a forked child has closed its copy
+            om_close(self.file)
         h = self.header[0]
         for i in range(min(h.n_chunks, <uint64_t> MAX_CHUNKS)):
             om_unmap(<void *> h.chunks[i].address, h.chunks[i].size)
@@ -141,7 +144,7 @@ cdef class Segment(Memory):
         return self.is_own()
 
     def descriptor(self):
-        """The file's descriptor; whoever opened it closes it."""
+        """The file's descriptor, open as long as this is."""
         return self.file
 
     cdef void *map_chunk(self, size_t size) except NULL:

@@ -344,7 +344,7 @@ cdef class Table:
             if memory is not None:
                 self.move_to(memory)
                 self.home.moved(memory)
-        except (OSError, MemoryError) as error:
+        except Exception as error:      # recording goes on, whatever it is
             self.home.failed(error)
             self.c.unplaced = True
         finally:

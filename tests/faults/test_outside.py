@@ -3,9 +3,17 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 from forking import needs_fork
 from support import allowed, observe, times
+
+# As in `test_threads.py`.
+TOLD_ONLY = pytest.mark.skipif(
+    sys.version_info >= (3, 13), reason="CPython 3.13 itself dies of a fork made in C"
+)
 
 pytestmark = [needs_fork, pytest.mark.fork, pytest.mark.sanitize_skip]
 
@@ -35,6 +43,17 @@ def test_readers_see_one_instant() -> None:
     assert (count, [], 0, {}) == tuple(
         figures[key] for key in ("reads", "torn", "back", "bad")
     )
+
+
+@pytest.mark.parametrize("kind", ["python", pytest.param("c", marks=TOLD_ONLY)])
+def test_forks_with_segments(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What holds of forks in private memory (`test_threads.py`) holds of segments."""
+    monkeypatch.setenv("OMETRICS_DIR", str(tmp_path / "agents"))
+    figures = observe("forks", kind, times(20, 200), seconds=allowed(120))
+
+    assert {0} == {value for key, value in figures.items() if key != "forks"}
 
 
 def test_any_bytes_are_read_or_refused() -> None:

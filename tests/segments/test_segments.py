@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -253,6 +254,20 @@ def test_the_dead_are_counted_once(directory: Path) -> None:
         assert [] == source.instances()
         assert ["folded"] == [path.name for path in directory.iterdir()]
         assert not source.bad
+
+
+def test_a_collector_that_is_gone_is_over(directory: Path) -> None:
+    """Its segment is folded, its descriptor closed."""
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(30):
+        mc = MetricsCollector(directory=directory)
+        mc.record_latency("m", 0.1)
+        del mc
+        gc.collect()
+
+    assert 30 == attach(directory).snapshot().total_requests
+    assert ["folded"] == [path.name for path in directory.iterdir()]
+    assert descriptors == len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_two_directories_are_two(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import resource
@@ -261,3 +262,22 @@ def test_equal_pids_and_a_clock_that_went_back(tmp_path: Path) -> None:
             pytest.skip("no pid namespaces here")
 
     assert 3 == attach(tmp_path / "agents").snapshot().total_requests
+
+
+def test_other_buckets_are_kept_apart(tmp_path: Path) -> None:
+    """They have no exact sum with the rest: counted as left out, kept when folded."""
+    few = tuple(
+        MetricsCollector(directory=tmp_path / "agents", buckets=buckets)
+        for buckets in ((0.1, 1.0), (0.1, 1.0), (0.5, 5.0))
+    )
+    for mc in few:
+        mc.record_latency("m", 0.2)
+    seen = attach(tmp_path / "agents").snapshot()
+
+    assert (2, {"buckets": 1}) == (seen.total_requests, dict(seen.segments_bad))
+    del mc, few
+    gc.collect()
+    for _ in range(2):
+        seen = attach(tmp_path / "agents").snapshot()
+        assert (2, {"buckets": 1}) == (seen.total_requests, dict(seen.segments_bad))
+    assert ["folded"] == [path.name for path in (tmp_path / "agents").iterdir()]

@@ -89,7 +89,8 @@ class Attached:
     Nothing is read before it is asked, and then anew each time. A process is read at
     one instant; one that records so fast that it cannot be is read model by model, each
     at one instant. Segments that cannot be read are left out and counted, by reason, in
-    `segments_bad` of the snapshot.
+    `segments_bad` of the snapshot; so are processes with other latency buckets than
+    most have, whose histograms have no exact sum.
 
     Thread-safety:
         Any thread.
@@ -110,20 +111,19 @@ class Attached:
             FileNotFoundError: There is no such directory.
             PermissionError: Somebody else can write to it.
             OSError: It cannot be read.
-            ValueError: Two processes have different latency buckets.
         """
         from msgspec.structs import replace
 
-        from ometrics.sources import total_of
-
         instances, folded = self._read()
         snapshots = [instance.snapshot for instance in instances]
-        if folded.total is not None:
-            snapshots.append(folded.total)
-        if not snapshots:
-            snapshots.append(_nothing())
+        total, *others = folding.totals_of([*snapshots, *folded.totals]) or [_nothing()]
+        if others:
+            self.bad["buckets"] = (
+                "buckets",
+                f"{len(others)} sets of processes have other latency buckets than most",
+            )
         return replace(
-            total_of(snapshots),
+            total,
             instance_id=self._id,
             collection_time=_utc(time.time_ns()),
             segments_bad=self._bad_by_reason(),

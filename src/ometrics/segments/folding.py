@@ -22,7 +22,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,13 +47,13 @@ class Folded:
     The sum of the processes that were folded.
 
     Attributes:
-        total: What they counted; `None` of none.
+        totals: What they counted; one for each set of latency buckets.
         processes: How many they were.
         ids: Of those whose files may still be there, to be passed over.
         version: Changes with every folding; 0 without a file.
     """
 
-    total: Snapshot | None = None
+    totals: tuple[Snapshot, ...] = ()
     processes: int = 0
     ids: frozenset[str] = field(default_factory=frozenset)
     version: tuple[int, int] = (0, 0)
@@ -92,7 +92,7 @@ def read_folded(directory: int) -> Folded:
     try:
         about: dict[str, Any] = json.loads(head)
         return Folded(
-            msgspec.msgpack.decode(body, type=Snapshot),
+            tuple(msgspec.msgpack.decode(body, type=list[Snapshot])),
             int(about["processes"]),
             frozenset(map(str, about["ids"])),
             (status.st_ino, status.st_mtime_ns),
@@ -217,23 +217,39 @@ def _dead(
             yield name, reader.read(False)
 
 
+def totals_of(snapshots: Iterable[Snapshot]) -> list[Snapshot]:
+    """The sums of those that have the same latency buckets, the largest group first."""
+    from ometrics.sources import total_of
+
+    groups: dict[tuple[float, ...] | None, list[Snapshot]] = {}
+    for snapshot in snapshots:
+        groups.setdefault(_buckets(snapshot), []).append(snapshot)
+    without = groups.pop(None, [])  # no model, so any group will do
+    largest = sorted(groups.values(), key=len, reverse=True) or [[]]
+    largest[0].extend(without)
+    return [total_of(group) for group in largest if group]
+
+
+def _buckets(snapshot: Snapshot) -> tuple[float, ...] | None:
+    for model in snapshot.models.values():
+        return model.latency_hist.bucket_bounds
+    return None
+
+
 def _replace(directory: int, before: Folded, found: list[tuple[str, Snapshot]]) -> None:
     """Write the sum with what was found, and make it the one that counts."""
     import msgspec
 
-    from ometrics.sources import total_of
-
-    snapshots = [snapshot for _, snapshot in found]
-    if before.total is not None:
-        snapshots.insert(0, before.total)
-    total = total_of(snapshots)
-    # All ids, joined, would have no end.
-    total = msgspec.structs.replace(total, instance_id="", models=dict(total.models))
+    totals = [
+        # All ids, joined, would have no end.
+        msgspec.structs.replace(total, instance_id="", models=dict(total.models))
+        for total in totals_of([*before.totals, *(snapshot for _, snapshot in found)])
+    ]
     about = {
         "processes": before.processes + len(found),
         "ids": [name.removesuffix(places.SUFFIX) for name, _ in found],
     }
-    data = json.dumps(about).encode() + b"\n" + msgspec.msgpack.encode(total)
+    data = json.dumps(about).encode() + b"\n" + msgspec.msgpack.encode(totals)
     name = places.FOLDED + places.UNFINISHED
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name, dir_fd=directory)

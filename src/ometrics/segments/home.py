@@ -76,7 +76,6 @@ class Home:
             if not self._name or self._is_there(segment):
                 return segment
             self._segment, self._name = None, ""
-            os.close(segment.descriptor())
             self.failed(FileNotFoundError("it was removed"))
             self._looked = -_PATIENCE
         elif segment is not None:  # the parent's
