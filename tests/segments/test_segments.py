@@ -258,6 +258,7 @@ def test_the_dead_are_counted_once(directory: Path) -> None:
 
 def test_a_collector_that_is_gone_is_over(directory: Path) -> None:
     """Its segment is folded, its descriptor closed."""
+    gc.collect()  # what tests before this one left open is not counted
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(30):
         mc = MetricsCollector(directory=directory)
@@ -267,7 +268,7 @@ def test_a_collector_that_is_gone_is_over(directory: Path) -> None:
 
     assert 30 == attach(directory).snapshot().total_requests
     assert ["folded"] == [path.name for path in directory.iterdir()]
-    assert descriptors == len(list(Path("/proc/self/fd").iterdir()))
+    assert descriptors >= len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_two_directories_are_two(tmp_path: Path) -> None:
