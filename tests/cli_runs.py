@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import ometrics
@@ -110,3 +113,28 @@ def export(path: Path, what: Snapshot | None = None) -> Path:
 def load(path: Path) -> Snapshot:
     """Read what the command wrote."""
     return Snapshot.from_json(path.read_bytes())
+
+
+@contextmanager
+def proxy_command(
+    server: ScriptedOllama, *options: str
+) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+    """`ometrics proxy`: its process, its address and that of its metrics."""
+    command = (*OMETRICS, "proxy", "--upstream", server.url, "--listen", "127.0.0.1:0")
+    process = subprocess.Popen(
+        (*command, "--serve", "0", *options),
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    try:
+        lines = "".join(process.stderr.readline() for _ in range(3))
+        url, metrics = re.search(
+            r"OLLAMA_HOST=(\S+)\n.*?(http\S+)", lines, re.DOTALL
+        ).groups()  # type: ignore[union-attr]
+        yield process, url, metrics
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()

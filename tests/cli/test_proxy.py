@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 import signal
 import subprocess
 import urllib.request
@@ -15,38 +14,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from cli_runs import OMETRICS, environment
+from cli_runs import OMETRICS, environment, proxy_command
 from otlp_collector import collector
 from proxying import BODY, MODEL, PATIENCE
 
 import ometrics
 from ometrics import Snapshot
 from ometrics.testing import Hang, ScriptedOllama, chat_chunk, chat_done
-
-
-@contextmanager
-def _proxy(
-    server: ScriptedOllama, *options: str
-) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
-    """The process, the proxy's address and that of its metrics."""
-    command = (*OMETRICS, "proxy", "--upstream", server.url, "--listen", "127.0.0.1:0")
-    process = subprocess.Popen(
-        (*command, "--serve", "0", *options),
-        env=environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    try:
-        lines = "".join(process.stderr.readline() for _ in range(3))
-        url, metrics = re.search(
-            r"OLLAMA_HOST=(\S+)\n.*?(http\S+)", lines, re.DOTALL
-        ).groups()  # type: ignore[union-attr]
-        yield process, url, metrics
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
 
 
 @contextmanager
@@ -63,7 +37,7 @@ def _chat(url: str) -> Iterator[http.client.HTTPResponse]:
 def test_measures_serves_and_reports(server: ScriptedOllama, tmp_path: Path) -> None:
     """A call is on the metrics page, and at the end in the summary and the file."""
     file = tmp_path / "day.json"
-    with _proxy(server, "--json", str(file)) as (process, url, metrics):
+    with proxy_command(server, "--json", str(file)) as (process, url, metrics):
         with _chat(url) as answer:
             answer.read()
         with urllib.request.urlopen(metrics, timeout=PATIENCE) as got:
@@ -82,7 +56,7 @@ def test_measures_serves_and_reports(server: ScriptedOllama, tmp_path: Path) -> 
 def test_sigterm_lets_streams_end(server: ScriptedOllama) -> None:
     """A stream under way at SIGTERM comes whole."""
     server.script("/api/chat", [chat_chunk("a"), Hang(), chat_done()])
-    with _proxy(server) as (process, url, _), _chat(url) as answer:
+    with proxy_command(server) as (process, url, _), _chat(url) as answer:
         server.wait_for(lambda s: s.hanging)
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
@@ -97,7 +71,7 @@ def test_for_other_readers(server: ScriptedOllama, tmp_path: Path) -> None:
     segments = tmp_path / "segments"
     with (
         collector() as otlp,
-        _proxy(server, "--directory", str(segments), "--otlp", otlp.url) as (
+        proxy_command(server, "--directory", str(segments), "--otlp", otlp.url) as (
             process,
             url,
             _,
@@ -117,7 +91,10 @@ def test_for_other_readers(server: ScriptedOllama, tmp_path: Path) -> None:
 
 def test_two_on_one_machine(server: ScriptedOllama) -> None:
     """Each measures its own callers, and one's end is none of the other's."""
-    with _proxy(server) as (first, url, _), _proxy(server) as (second, other, _):
+    with (
+        proxy_command(server) as (first, url, _),
+        proxy_command(server) as (second, other, _),
+    ):
         for where in (url, other, other):
             with _chat(where) as answer:
                 answer.read()

@@ -63,6 +63,9 @@ def has_lost(figures: dict[str, Any]) -> object:
     return figures["lost"]
 
 
+# Nothing is noted before it changes.
+NO_JOURNAL = ((r"    if journal == NULL:\n        return\n", "    return\n"),)
+
 GUARDS = [
     Guard(
         "the mutex, for snapshots",
@@ -127,13 +130,13 @@ GUARDS = [
         "the journal, for what is killed",
         ("kills", 500),
         lambda figures: figures["wrong"],
-        edits=((r"    if journal == NULL:\n        return\n", "    return\n"),),
+        edits=NO_JOURNAL,
     ),
     Guard(
         "the journal, for readers",
         ("outside_readers", 500),
         lambda figures: figures["torn"],
-        edits=((r"    if journal == NULL:\n        return\n", "    return\n"),),
+        edits=NO_JOURNAL,
     ),
     Guard(
         "a child's numbers are none of its ancestors'",

@@ -9,13 +9,13 @@ import socket
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from cli_runs import OMETRICS, environment
+from cli_runs import proxy_command
 from proxying import BODY, MODEL, PATIENCE, connect, read_all, request, wait_until
 
 from ometrics import MetricsCollector, Snapshot
@@ -43,29 +43,6 @@ class Where:
         self.host, self.port = parts.hostname or "", parts.port or 0
 
 
-@contextmanager
-def command(
-    server: ScriptedOllama, file: Path
-) -> Iterator[tuple[subprocess.Popen[str], Where]]:
-    """`ometrics proxy`, and where it listens."""
-    process = subprocess.Popen(
-        (
-            *(*OMETRICS, "proxy", "--upstream", server.url, "--serve", "0"),
-            *("--listen", "127.0.0.1:0", "--json", str(file)),
-        ),
-        env=environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    try:
-        lines = "".join(process.stderr.readline() for _ in range(3))
-        yield process, Where(re.findall(r"OLLAMA_HOST=(\S+)", lines)[0])
-    finally:
-        process.kill()
-        process.communicate()
-
-
 def memory(process: subprocess.Popen[str]) -> int:
     """Bytes that a process has in memory now."""
     status = Path(f"/proc/{process.pid}/status").read_text()
@@ -77,7 +54,11 @@ def test_many_streams_at_once(server: ScriptedOllama, tmp_path: Path) -> None:
     half = [chat_chunk(f"{at} ") for at in range(CHUNKS)]
     server.script("/api/chat", [*half, Hang(), *half, chat_done(eval_count=9)])
     file = tmp_path / "all.json"
-    with command(server, file) as (process, where), ExitStack() as stack:
+    with (
+        proxy_command(server, "--json", str(file)) as (process, url, _),
+        ExitStack() as stack,
+    ):
+        where = Where(url)
         asked = request(where, "/api/chat", "Connection: close", body=BODY)
         with connect(where) as warm:  # what the first call loads is no stream's
             warm.sendall(asked)
