@@ -228,12 +228,12 @@ cdef inline void locked_move(om_core *c, om_move *moves, int n) noexcept nogil:
         keep(c.journal, &to.published)
         to.published = published
         moves[k].record[0] = to
-        record.unused = 1           # it was moved, and where to
-        record.order = k
+        record.moved = 1
+        record.order = k            # where to
         if k % 1024 == 0:           # a ring is longer than that
             record_is_complete(c.journal)
     for i in range(c.n):
-        if c.table[i].unused:
+        if c.table[i].moved:
             c.table[i] = moves[c.table[i].order].to
 
 cdef inline void move_records(
@@ -244,7 +244,7 @@ cdef inline void move_records(
     cdef om_call *call
     om_mutex_lock(&c.copying)
     om_mutex_lock(&c.lock)
-    if c.journal == NULL or c.own_journal.marks != journal.marks:
+    if not is_in(c, journal):
         totals[0] = c.totals[0]
         c.own_journal = journal[0]
         c.journal = &c.own_journal

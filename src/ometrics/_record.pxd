@@ -46,7 +46,7 @@ cdef struct om_record:
     uint32_t operation
     uint32_t provider       # id of a code; of a call's record only
     uint32_t n_histograms
-    uint32_t unused         # keeps what follows aligned without hidden padding
+    uint32_t moved          # whether this is what a move left behind
     int64_t updated_ns      # wall clock, or OM_NEVER
     uint64_t counters[COUNTERS]     # places: `_fields.pxd`
     om_codes codes[CODES]           # likewise

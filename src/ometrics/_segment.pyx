@@ -19,6 +19,7 @@ from ometrics._journal cimport om_change, om_marks
 from ometrics._segment cimport *
 from ometrics._state cimport (
     om_barrier,
+    is_in,
     om_close,
     om_core,
     om_mutex_acquire,
@@ -73,6 +74,7 @@ cdef class Segment(Memory):
     cdef size_t at              # where the next block goes, in the last chunk
     cdef bint growing
     cdef dict given_back        # (size, kind) -> addresses
+    cdef set codes              # ids of those that are in the file
     cdef uint32_t n_running     # places for running calls, free or not
 
     def __cinit__(self, int file, Layout layout not None, tuple bounds, dict identity):
@@ -83,6 +85,7 @@ cdef class Segment(Memory):
         self.forks = forks_of_process()
         self.file = file
         self.given_back = {}
+        self.codes = set()
         memset(&h, 0, sizeof(h))
         while n_changes < <uint64_t> (4 * layout.c.n_cells):    # a batch fits thrice
             n_changes *= 2
@@ -228,16 +231,18 @@ cdef class Segment(Memory):
         return 0
 
     cdef int add_code(self, uint32_t id, str code) except -1:
-        cdef bytes text = code.encode()[:CODE_BYTES]
-        cdef om_code *to = <om_code *> self.take(sizeof(om_code), CODE)
+        cdef bytes text
+        cdef om_code *to
+        if id in self.codes:
+            return 0
+        text = code.encode()[:CODE_BYTES]
+        to = <om_code *> self.take(sizeof(om_code), CODE)
+        self.codes.add(id)
         to.id = id
         memcpy(to.text, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
         om_barrier()
         to.length = PyBytes_GET_SIZE(text)
         return 0
-
-    cdef bint is_used_by(self, om_core *c) noexcept nogil:
-        return c.journal != NULL and c.own_journal.marks == self.journal.marks
 
     cdef int add_running(self, om_core *c) except -1:
         cdef om_running *block = <om_running *> self.take(
@@ -251,7 +256,7 @@ cdef class Segment(Memory):
         if places == NULL:
             raise MemoryError(f"no memory for {self.n_running} running calls")
         om_mutex_acquire(&c.lock)
-        if self.is_used_by(c):      # which has counted on since
+        if is_in(c, &self.journal):     # which has counted on since
             self.n_free_running = c.n_free_running
         old = self.free_running
         if self.n_free_running:
@@ -260,7 +265,7 @@ cdef class Segment(Memory):
             places[self.n_free_running + i] = &block[i]
         self.n_free_running += RUNNING_AT_ONCE
         self.free_running = places
-        if self.is_used_by(c):
+        if is_in(c, &self.journal):
             c.free_running = places
             c.n_free_running = self.n_free_running
         om_mutex_release(&c.lock)

@@ -122,6 +122,10 @@ cdef inline int reason_of(double value) noexcept nogil:
         return NOT_A_NUMBER
     return INFINITE if value > 0 else NEGATIVE
 
+cdef inline bint is_in(om_core *c, const om_journal *journal) noexcept nogil:
+    """Whether the records are in the file of this journal."""
+    return c.journal != NULL and c.own_journal.marks == journal.marks
+
 cdef inline void commit(om_core *c) noexcept nogil:
     """Give the mutex back after a change, which is complete now."""
     record_is_complete(c.journal)

@@ -42,6 +42,7 @@ from ometrics._record cimport (
 from ometrics._state cimport (
     OM_HAS_GIL,
     commit,
+    is_in,
     locked_clear,
     om_call,
     om_load,
@@ -404,9 +405,9 @@ cdef class Table:
                     moves[n].size, slot.record.n_histograms
                 )
                 n += 1
-            if c.journal == NULL or c.own_journal.marks != memory.journal.marks:
+            if not is_in(c, &memory.journal):
                 memory.add_running(c)
-            self.memories.append(memory)
+                self.memories.append(memory)
             with nogil:
                 move_records(
                     c, moves, n, &memory.journal, memory.totals,

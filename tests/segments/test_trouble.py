@@ -281,3 +281,17 @@ def test_other_buckets_are_kept_apart(tmp_path: Path) -> None:
         seen = attach(tmp_path / "agents").snapshot()
         assert (2, {"buckets": 1}) == (seen.total_requests, dict(seen.segments_bad))
     assert ["folded"] == [path.name for path in (tmp_path / "agents").iterdir()]
+
+
+def test_looking_again_takes_no_room(tmp_path: Path) -> None:
+    """What is in the segment already is not put there again."""
+    mc = MetricsCollector(directory=tmp_path / "agents")
+    for i in range(50):
+        mc.record_error("m", f"E{i}")
+    (file,) = (tmp_path / "agents").iterdir()
+    size = file.stat().st_size
+    for _ in range(100):
+        mc.snapshot()
+
+    assert size == file.stat().st_size
+    assert 50 == attach(tmp_path / "agents").snapshot().total_errors

@@ -138,8 +138,11 @@ def fold(directory: int) -> int:
 
 def fold_if_many(directory: int) -> None:
     """Fold if several processes have ended; what goes wrong is for readers to say."""
+    names = segment_names(directory)
+    if len(names) < _MANY:
+        return
     dead = 0
-    for name in segment_names(directory):
+    for name in names:
         with contextlib.suppress(OSError):
             file, _ = open_own(directory, name)
             dead += not is_alive(file)

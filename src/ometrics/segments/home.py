@@ -14,6 +14,7 @@ import logging
 import os
 import time
 import weakref
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from ometrics._segment import Segment
@@ -178,7 +179,7 @@ class Home:
 
 
 @contextlib.contextmanager
-def _opened(path: str, *, create: bool = False):  # type: ignore[no-untyped-def] # noqa: ANN202
+def _opened(path: str, *, create: bool = False) -> Iterator[int]:
     directory = places.open_directory(path, create=create)
     try:
         yield directory
