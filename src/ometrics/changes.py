@@ -110,13 +110,13 @@ class Changes:
         """Where the counts that are new in `snapshot` begin, and these counts."""
         base = self._base_of(snapshot)
         if base is not None and self._end is not None:
-            return self._end, _since(base, snapshot)
+            return self._end, since(base, snapshot)
         start = end - snapshot.uptime_seconds
         if self._end is None:
-            return start, _since(None, snapshot)
+            return start, since(None, snapshot)
         if start >= self._end - _CLOCK_SLACK:
-            return max(start, self._end), _since(None, snapshot)
-        return end, _since(snapshot, snapshot)
+            return max(start, self._end), since(None, snapshot)
+        return end, since(snapshot, snapshot)
 
     def _base_of(self, snapshot: Snapshot) -> Snapshot | None:
         """The last snapshot of the same start; of fewer processes, if some joined."""
@@ -148,18 +148,16 @@ def _dated(counts: Snapshot, now: Snapshot, seconds: float) -> Snapshot:
     )
 
 
-def _since(before: Snapshot | None, now: Snapshot) -> Snapshot:
+def since(before: Snapshot | None, now: Snapshot) -> Snapshot:
     """What `now` counts that `before` did not; all of it, if there is none."""
     models = {}
     for name, with_running in now.models.items():
-        model = _without_running(with_running)
+        model = without_running(with_running)
         earlier = None if before is None else before.models.get(name)
         if earlier is None:
             models[name] = model
             continue
-        earlier = replace(
-            _without_running(earlier), uptime_seconds=model.uptime_seconds
-        )
+        earlier = replace(without_running(earlier), uptime_seconds=model.uptime_seconds)
         if model != earlier:
             try:
                 gained = model - earlier
@@ -218,7 +216,7 @@ def _with_estimates(gained: Any, whole: Any) -> Any:
     return replace(gained, min=low, max=high)
 
 
-def _without_running(model: PerformanceMetrics) -> PerformanceMetrics:
+def without_running(model: PerformanceMetrics) -> PerformanceMetrics:
     """`model` without its calls under way, which are of an instant and do not add."""
     if not any(call.in_flight for call in model.calls.values()):
         return model

@@ -2,8 +2,8 @@
 """Where numbers come from: the one thing that a reader of numbers knows about that.
 
 A `Source` is anything with `snapshot()`: a live collector, several of them, a file that
-was exported. Endpoint, exporters, commands, store and rules take any source, so what
-works for one process works for all of a machine.
+was exported, a directory of processes. Endpoint, exporters, commands, store and rules
+take any source, so what works for one process works for all of a machine.
 """
 
 from __future__ import annotations
@@ -86,9 +86,10 @@ def read(
     Nothing is read before `snapshot()` is called, and then anew each time.
 
     Args:
-        where: A file that `export_json_to_file()` or `ometrics run --json` wrote, or
-            the `http://` or `https://` URL of an endpoint; of its pages `/metrics.json`
-            is read, which may be left out: `read("http://127.0.0.1:9464")`.
+        where: A file that `export_json_to_file()` or `ometrics run --json` wrote; a
+            directory of processes, as `ometrics.attach()` takes it; or the `http://` or
+            `https://` URL of an endpoint; of its pages `/metrics.json` is read, which
+            may be left out: `read("http://127.0.0.1:9464")`.
         token: The endpoint's bearer token; `None` if it needs none.
         timeout: Seconds until an endpoint must have answered in full.
 
@@ -96,7 +97,8 @@ def read(
         ValueError: Not such a URL. `snapshot()` raises it of a document that is not an
             export, or larger than 256 MiB.
         OSError: By `snapshot()`: it cannot be read; of an endpoint, this includes
-            every answer but success, and redirects to another host.
+            every answer but success, and redirects to another host. At once of a
+            directory on a system that cannot have segments.
     """
     if isinstance(where, str) and "://" in where:
         from ometrics._remote import Remote
@@ -104,6 +106,10 @@ def read(
         return Remote(where, token=token, timeout=timeout)
     if token is not None:
         raise ValueError(f"a token is for an endpoint's URL; {str(where)!r} is a file")
+    if Path(where).is_dir():
+        from ometrics.segments import attach
+
+        return attach(where)
     return File(where)
 
 

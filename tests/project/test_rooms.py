@@ -30,6 +30,7 @@ UPWARD = {
     ("collector", "store"),  # keep()
     ("collector", "view.summary"),  # get_summary()
     ("snapshot", "export.json"),  # to_json(), from_json()
+    ("sources", "segments"),  # read() of a directory
     # How the read types show themselves: one line, and as HTML in a notebook.
     ("histogram", "view.html"),
     ("histogram", "view.lines"),

@@ -20,9 +20,10 @@ TOKEN: Final = "OMETRICS_TOKEN"  # noqa: S105 - the name of a variable
 # For the notes of every command that takes a source.
 SOURCES_HELP: Final = (
     "A source is a file that 'ometrics run --json' or export_json_to_file() wrote, '-'"
-    " for standard input, the URL of an endpoint, such as http://127.0.0.1:9464 (its"
-    f" bearer token, if it has one, is taken from the variable {TOKEN}), or a history:"
-    " metrics.db, metrics.db@yesterday, postgresql://..."
+    " for standard input, a directory of processes (OMETRICS_DIR), the URL of an"
+    " endpoint, such as http://127.0.0.1:9464 (its bearer token, if it has one, is"
+    f" taken from the variable {TOKEN}), or a history: metrics.db,"
+    " metrics.db@yesterday, postgresql://..."
 )
 
 
@@ -33,7 +34,7 @@ class UnreadableSourceError(click.ClickException):
 
 
 class SourceType(click.ParamType):  # type: ignore[type-arg]
-    """A file, `-`, a URL or a history, as an `ometrics.Source`."""
+    """A file, a directory, `-`, a URL or a history, as an `ometrics.Source`."""
 
     name = "source"
 
@@ -51,7 +52,7 @@ class SourceType(click.ParamType):  # type: ignore[type-arg]
         token = os.environ.get(TOKEN) if is_endpoint else None
         try:
             return sources.read(value, token=token or None)
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             self.fail(harmless(str(error)), param, ctx)
 
 

@@ -12,7 +12,6 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final
 
@@ -20,43 +19,15 @@ from ometrics._mirror import BadSegment
 from ometrics._segment import HAS_SEGMENTS
 from ometrics._segment_reader import SegmentReader
 from ometrics.changes import Changes
-from ometrics.segments import folding, identity, places
+from ometrics.segments import folding, identity, locks, places
+from ometrics.segments.followed import Followed
+from ometrics.segments.instances import Instance, Reading
 
 if TYPE_CHECKING:
     from ometrics.snapshot import Snapshot
 
 # Foldings that may come between the beginning and the end of one reading.
 _TRIES: Final = 100
-
-
-@dataclass(frozen=True)
-class Instance:
-    """
-    One process with a segment.
-
-    Attributes:
-        id: The collector's `instance_id`; a process has one for each collector.
-        pid: Its number, in its own pid namespace.
-        command: Its command line as the system shows it; of a process that ended, or
-            of another container, only the program's name.
-        started: When its collector began, UTC.
-        last_heard: When its newest record was made, UTC.
-        alive: Whether it still runs.
-        snapshot: What it counted.
-    """
-
-    id: str
-    pid: int
-    command: str
-    started: datetime
-    last_heard: datetime
-    alive: bool
-    snapshot: Snapshot
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """Names of its models."""
-        return tuple(self.snapshot.models)
 
 
 def attach(directory: str | os.PathLike[str] | None = None) -> Attached:
@@ -112,11 +83,13 @@ class Attached:
             PermissionError: Somebody else can write to it.
             OSError: It cannot be read.
         """
+        return self.total_of(self.read().snapshots)
+
+    def total_of(self, snapshots: list[Snapshot]) -> Snapshot:
+        """The sum of what was read, as this source's."""
         from msgspec.structs import replace
 
-        instances, folded = self._read()
-        snapshots = [instance.snapshot for instance in instances]
-        total, *others = folding.totals_of([*snapshots, *folded.totals]) or [_nothing()]
+        total, *others = folding.totals_of(snapshots) or [_nothing()]
         if others:
             self.bad["buckets"] = (
                 "buckets",
@@ -136,7 +109,11 @@ class Attached:
         Raises:
             OSError: As `snapshot`.
         """
-        return self._read()[0]
+        return self.read().instances
+
+    def follow(self) -> Followed:
+        """The same for one who looks again and again: its counts never go back."""
+        return Followed(self.directory, self.read, self.total_of)
 
     def watch(self, interval: float = 1.0) -> Iterator[Snapshot]:
         """
@@ -151,17 +128,24 @@ class Attached:
         return self._watch(interval)
 
     def _watch(self, interval: float) -> Iterator[Snapshot]:
-        changes = Changes(self)
+        changes = Changes(self.follow())
         changes.look()
         while True:
             time.sleep(interval)
             yield changes.look().counts
 
-    def _read(self) -> tuple[list[Instance], folding.Folded]:
+    def read(self) -> Reading:
+        """
+        The processes, and the sum of those that are folded, at one time.
+
+        Those that ended are folded afterwards, so whoever looks often sees the last of
+        each.
+
+        Raises:
+            OSError: As `snapshot`.
+        """
         directory = places.open_directory(self.directory)
         try:
-            with contextlib.suppress(OSError, BadSegment):
-                folding.fold(directory)
             for _ in range(_TRIES):
                 folded = self._folded(directory)
                 version = folding.version_of(directory)
@@ -169,7 +153,10 @@ class Attached:
                 # Who was folded meanwhile would count twice, or not at all.
                 if folding.version_of(directory) == version == folded.version:
                     break
-            return instances, folded
+            if folded.ids or not all(instance.alive for instance in instances):
+                with contextlib.suppress(OSError, BadSegment):
+                    folding.fold(directory)
+            return Reading(instances, folded)
         finally:
             os.close(directory)
 
@@ -214,7 +201,7 @@ class Attached:
 
 
 def _instance(file: int, size: int) -> Instance:
-    alive = folding.is_alive(file)
+    alive = locks.is_held(file)
     reader = SegmentReader(file, size, identity.fields_digest())
     snapshot = reader.read(alive)
     about = reader.identity()
@@ -226,6 +213,7 @@ def _instance(file: int, size: int) -> Instance:
         id=about["id"],
         pid=about["pid"],
         command=command or about["program"],
+        program=about["program"],
         started=snapshot.start_time,
         last_heard=_utc(reader.last_heard_ns()),
         alive=alive,

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import stat
@@ -28,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ometrics._mirror import BadSegment
 from ometrics._segment_reader import SegmentReader
-from ometrics.segments import identity, places
+from ometrics.segments import identity, locks, places
 
 if TYPE_CHECKING:
     from ometrics.snapshot import Snapshot
@@ -115,14 +114,12 @@ def fold(directory: int) -> int:
         OSError: The sum cannot be written; then it is as it was.
         BadSegment: The sum that is there cannot be read, so nothing may replace it.
     """
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not locks.take(directory):
         return 0
     try:
         before = read_folded(directory)
-        with contextlib.ExitStack() as locks:
-            found = list(_dead(directory, before.ids, locks))
+        with contextlib.ExitStack() as opened:
+            found = list(_dead(directory, before.ids, opened))
             if found:
                 _replace(directory, before, found)
             for name in [f"{key}{places.SUFFIX}" for key in before.ids] + [
@@ -133,7 +130,7 @@ def fold(directory: int) -> int:
             _sweep(directory)
         return len(found)
     finally:
-        fcntl.flock(directory, fcntl.LOCK_UN)
+        locks.release(directory)
 
 
 def fold_if_many(directory: int) -> None:
@@ -145,7 +142,7 @@ def fold_if_many(directory: int) -> None:
     for name in names:
         with contextlib.suppress(OSError):
             file, _ = open_own(directory, name)
-            dead += not is_alive(file)
+            dead += not locks.is_held(file)
             os.close(file)
     if dead >= _MANY:
         with contextlib.suppress(OSError, BadSegment):
@@ -191,18 +188,8 @@ def _check_plain(status: os.stat_result, name: str) -> None:
         raise BadSegment("owner", str(error)) from None
 
 
-def is_alive(file: int) -> bool:
-    """Whether the process still runs whose segment this is: it holds its lock."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    fcntl.flock(file, fcntl.LOCK_UN)
-    return False
-
-
 def _dead(
-    directory: int, passed: frozenset[str], locks: contextlib.ExitStack
+    directory: int, passed: frozenset[str], opened: contextlib.ExitStack
 ) -> Iterator[tuple[str, Snapshot]]:
     """The segments of dead processes that can be read, with what they say."""
     for name in segment_names(directory):
@@ -212,8 +199,8 @@ def _dead(
             file, status = open_own(directory, name)
         except (OSError, BadSegment):
             continue
-        locks.callback(os.close, file)
-        if is_alive(file):
+        opened.callback(os.close, file)
+        if locks.is_held(file):
             continue
         with contextlib.suppress(BadSegment, MemoryError):
             reader = SegmentReader(file, status.st_size, identity.fields_digest())
@@ -273,5 +260,5 @@ def _sweep(directory: int) -> None:
             file, status = open_own(directory, name)
             with contextlib.closing(os.fdopen(file)):
                 old = time.time() - status.st_mtime > _UNFINISHED_FOR
-                if old and not is_alive(file):
+                if old and not locks.is_held(file):
                     os.unlink(name, dir_fd=directory)

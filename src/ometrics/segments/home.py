@@ -9,7 +9,6 @@ room again, everything that was counted moves into a segment.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import time
@@ -18,7 +17,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from ometrics._segment import Segment
-from ometrics.segments import identity, places
+from ometrics.segments import identity, locks, places
 from ometrics.segments.folding import fold_if_many
 
 if TYPE_CHECKING:
@@ -154,7 +153,7 @@ class Home:
             try:
                 # Held as long as the process lives, whatever kills it: by this others
                 # know that it does, in any container.
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                locks.take(file)
                 return Segment(
                     file,
                     self._layout,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import stat
 import tempfile
@@ -29,7 +30,8 @@ def runtime_directory() -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and Path(runtime).is_absolute():
         return Path(runtime) / "ometrics"
-    return Path(tempfile.gettempdir()) / f"ometrics-{os.geteuid()}"
+    user = os.geteuid() if hasattr(os, "geteuid") else getpass.getuser()
+    return Path(tempfile.gettempdir()) / f"ometrics-{user}"
 
 
 def open_directory(path: str | os.PathLike[str], *, create: bool = False) -> int:
