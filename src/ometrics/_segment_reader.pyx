@@ -32,7 +32,7 @@ from ometrics._segment cimport (
     RUNNING_AT_ONCE,
     om_header,
 )
-from ometrics._state cimport om_call, om_running, om_totals
+from ometrics._state cimport VALID, om_call, om_running, om_totals, reason_of
 
 from ometrics._mirror import BadSegment
 
@@ -102,6 +102,7 @@ cdef class SegmentReader(Mirror):
         cdef om_record *record
         cdef uint32_t i
         cdef int k
+        self.check_numbers(totals)
         copy.totals = totals[0]
         for i in range(self.records.n):
             copy.room += packed_limit(
@@ -121,6 +122,19 @@ cdef class SegmentReader(Mirror):
             copy.used += locked_pack(
                 &self.layout.c, record, copy.packed + copy.used
             )
+        return 0
+
+    cdef int check_numbers(self, om_totals *t) except -1:
+        """What no collector counts is damage: infinite, negative or no numbers."""
+        cdef bint is_sound = t.task_min_ms > t.task_max_ms or (
+            reason_of(t.task_min_ms) == VALID and reason_of(t.task_max_ms) == VALID
+        )
+        if t.resources_ns != OM_NEVER:
+            is_sound = is_sound and t.goroutines >= 0 and (
+                reason_of(t.memory_mb) == VALID and reason_of(t.cpu_percent) == VALID
+            )
+        if not is_sound:
+            raise BadSegment("damaged", "durations of tasks or resources")
         return 0
 
     cdef bint record_is_sound(self, om_record *record):

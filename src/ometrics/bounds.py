@@ -82,4 +82,5 @@ def labels_of(buckets: tuple[float, ...]) -> tuple[str, ...]:
 
 
 def _nanoseconds(bound: float) -> int:
-    return round(bound * 1e9)
+    # A float of 2^53 and more is whole, and one of 1e300 times 1e9 would be infinite.
+    return round(bound * 1e9) if bound < 1 << 53 else int(bound) * 1_000_000_000

@@ -742,6 +742,17 @@ class TestBuckets:
 
         assert {"1.5ms": 1, "1s": 2, "1m30s+": 2} == known(mc).latency_hist.buckets
 
+    def test_beyond_64_bits(self) -> None:
+        """A bound may be any finite number, however many nanoseconds it is."""
+        mc = MetricsCollector(buckets=[1, 1e300])
+        mc.record_latency("m", 2)
+        (first, last) = known(mc).latency_hist.buckets.items()
+
+        assert (("1s", 0), 1) == (first, last[1])
+        snapshot = mc.snapshot()
+
+        assert snapshot == Snapshot.from_json(snapshot.to_json())
+
     def test_genai(self) -> None:
         """The standard's bounds are ready made."""
         mc = MetricsCollector(buckets=GENAI_DURATION_BUCKETS)

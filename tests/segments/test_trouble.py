@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 import resource
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -233,6 +235,37 @@ def test_bad_files_are_named_and_the_rest_is_served(tmp_path: Path) -> None:
     } == dict(seen.segments_bad)
     assert {"link" + places.SUFFIX, "pipe" + places.SUFFIX} < source.bad.keys()
     assert b'ometrics_segments_bad_total{reason="empty"' in render(seen)
+
+
+@pytest.mark.parametrize(
+    ("was", "is_now", "damage"),
+    [
+        (12345.5, math.nan, {"damaged": 1}),
+        (12345.5, -1.0, {"damaged": 1}),
+        (67.25, math.inf, {"damaged": 1}),
+        (3333.0, math.inf, {"damaged": 1}),
+        (1e300, 1.7e308, {}),
+        (1e300, math.nan, {"damaged": 1}),
+    ],
+    ids=["memory NaN", "memory negative", "CPU", "task", "bound", "no bound"],
+)
+def test_numbers_that_nobody_counts(
+    tmp_path: Path, was: float, is_now: float, damage: dict[str, int]
+) -> None:
+    """A damaged number costs its process's segment at most, never the page of all."""
+    directory = tmp_path / "agents"
+    mc = MetricsCollector(directory=directory, buckets=[1.0, 1e300])
+    mc.update_resource_metrics(12345.5, 67.25, 3)
+    mc.record_task_completion(True, 3333.0)
+    (segment,) = directory.iterdir()
+    data = segment.read_bytes()
+    changed = data.replace(struct.pack("<d", was), struct.pack("<d", is_now))
+    assert changed != data
+    segment.write_bytes(changed)
+    snapshot = attach(directory).snapshot()
+
+    assert damage == dict(snapshot.segments_bad)
+    assert snapshot.to_json()
 
 
 def test_a_broken_sum_is_no_reason_to_fail(tmp_path: Path) -> None:

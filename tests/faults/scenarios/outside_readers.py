@@ -110,7 +110,7 @@ def main(count: int) -> dict[str, object]:
     before = 0
     slowest = 0.0
     try:
-        while not source.instances():
+        while "batches" not in source.snapshot().models:
             time.sleep(0.01)
         for _ in range(count):
             began = time.perf_counter()
