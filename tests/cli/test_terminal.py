@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ pytest.importorskip("pyte", reason="needs a terminal emulator")
 if os.name == "nt":
     pytest.skip("needs pseudo-terminals", allow_module_level=True)
 
-from pseudo_terminal import Terminal
+from pseudo_terminal import PATIENCE, Terminal
 
 pytestmark = pytest.mark.fork
 
@@ -218,4 +220,26 @@ def test_demo_ends_on_ctrl_c(tmp_path: Path) -> None:
 
         assert 130 == terminal.finish()
     assert f"ometrics show {out}" in terminal.seen
+    terminal.close()
+
+
+def test_live_table_of_a_proxy(server: ScriptedOllama) -> None:
+    """Calls of any client are in the table while it runs, and then in the summary."""
+    terminal = start(
+        *("proxy", "--live", "--serve", "0", "--listen", "127.0.0.1:0"),
+        *("--upstream", server.url),
+        env=environment(),
+    )
+    screen = terminal.wait_for("OLLAMA_HOST=http", "0 requests", "latency")
+    url = screen.partition("OLLAMA_HOST=")[2].split()[0]
+    body = json.dumps({"model": MODEL, "messages": []}).encode()
+    with urllib.request.urlopen(f"{url}/api/chat", body, timeout=PATIENCE) as answer:
+        answer.read()
+    terminal.wait_for("1 request", MODEL, "in flight", "p99")
+    os.kill(terminal.pid, signal.SIGTERM)
+
+    assert 0 == terminal.finish()
+    assert MODEL in terminal.screen
+    assert "in flight" not in terminal.screen
+    assert terminal.cursor_is_visible
     terminal.close()

@@ -16,14 +16,14 @@ from typing import Any, Final
 import aiohttp
 from aiohttp.streams import AsyncStreamIterator, ChunkTupleAsyncStreamIterator
 
-from ometrics.instrumentation.endpoints import CALL_ENDINGS, POST, may_be_call
+from ometrics.instrumentation.endpoints import CALL_ENDINGS, may_be_call
 from ometrics.instrumentation.exchange import Exchange
 from ometrics.instrumentation.patching import IsActive, MethodPatch
 from ometrics.instrumentation.registry import Request
 
 ExchangeFor = Callable[[Callable[[], Request]], Exchange | None]
 
-# The exchange whose request is being sent, for the connector to know it.
+# The exchange whose request is being sent, for `ClientRequest` to know it.
 _current: Final[ContextVar[Exchange | None]] = ContextVar(
     "ometrics_current", default=None
 )
@@ -33,20 +33,22 @@ def patches(_: ModuleType, exchange_for: ExchangeFor) -> list[MethodPatch]:
     """The patches of `aiohttp`."""
 
     def wrap(original: Any, is_active: IsActive) -> Any:
-        # No coroutine function, so that other requests get aiohttp's own coroutine.
+        # No coroutine function, so that other requests get aiohttp's own coroutine; and
+        # none with named arguments, which would be packed and unpacked for each.
         @functools.wraps(original)
-        def _request(self: Any, method: str, str_or_url: Any, **kwargs: Any) -> Any:
-            made = original(self, method, str_or_url, **kwargs)
-            if method not in POST:
+        def _request(*args: Any, **kwargs: Any) -> Any:
+            made = original(*args, **kwargs)
+            try:
+                session, method, url = args
+                # Asked of every request, so the quickest way there is.
+                path = url if isinstance(url, str) else url.path
+                if path[-4:] not in CALL_ENDINGS and "?" not in path:
+                    return made
+            except (AttributeError, TypeError, ValueError):  # aiohttp refuses it too
                 return made
-            path = str_or_url if isinstance(str_or_url, str) else str_or_url.path
-            # Asked of every request, so the quickest way there is.
-            is_other = path[-4:] not in CALL_ENDINGS and not (
-                "?" in path and may_be_call(method, path)
-            )
-            if is_other or not is_active():
+            if not may_be_call(method, path) or not is_active():
                 return made
-            return begun(made, self, method, str_or_url, kwargs)
+            return begun(made, session, method, url, kwargs)
 
         return _request
 
@@ -56,7 +58,7 @@ def patches(_: ModuleType, exchange_for: ExchangeFor) -> list[MethodPatch]:
 
     return [
         MethodPatch(aiohttp.ClientSession, "_request", wrap),
-        MethodPatch(aiohttp.BaseConnector, "connect", _wrap_connect),
+        MethodPatch(aiohttp.ClientRequest, "send", _wrap_send),
     ]
 
 
@@ -80,22 +82,17 @@ async def _measured(session: Any, made: Awaitable[Any], exchange: Exchange) -> A
     return response
 
 
-def _wrap_connect(original: Any, is_active: IsActive) -> Any:
+def _wrap_send(original: Any, is_active: IsActive) -> Any:
+    current = _current.get
+
     @functools.wraps(original)
-    def connect(self: Any, *args: Any, **kwargs: Any) -> Any:
-        made = original(self, *args, **kwargs)
-        exchange = _current.get()
-        if exchange is None or not is_active():
-            return made
-        return _connected(made, exchange)
+    def send(self: Any, connection: Any) -> Any:
+        exchange = current()
+        if exchange is not None and is_active():
+            exchange.connected()
+        return original(self, connection)
 
-    return connect
-
-
-async def _connected(made: Awaitable[Any], exchange: Exchange) -> Any:
-    connection = await made
-    exchange.connected()
-    return connection
+    return send
 
 
 def _read(session: Any, method: str, url: Any, kwargs: Mapping[str, Any]) -> Request:
