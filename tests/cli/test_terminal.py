@@ -232,7 +232,8 @@ def test_live_table_of_a_proxy(server: ScriptedOllama) -> None:
     )
     screen = terminal.wait_for("OLLAMA_HOST=http", "0 requests", "latency")
     url = screen.partition("OLLAMA_HOST=")[2].split()[0]
-    body = json.dumps({"model": MODEL, "messages": []}).encode()
+    messages = [{"role": "user", "content": "Hi"}]
+    body = json.dumps({"model": MODEL, "messages": messages}).encode()
     with urllib.request.urlopen(f"{url}/api/chat", body, timeout=PATIENCE) as answer:
         answer.read()
     terminal.wait_for("1 request", MODEL, "in flight", "p99")
