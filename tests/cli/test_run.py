@@ -235,24 +235,6 @@ def test_a_module_of_the_same_name_is_left_alone(tmp_path: Path) -> None:
     assert "httpx is not measured" in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("source", "said"),
-    [
-        ("import subprocess, sys\nsubprocess.run([sys.executable, '-c', ''])", True),
-        ("import os\nos.fork() or os._exit(0)\nos.wait()", True),
-        ("print('alone')", False),
-    ],
-)
-def test_children_that_were_not_measured(
-    tmp_path: Path, source: str, said: bool
-) -> None:
-    """A program that starts others is told that these are not in the numbers."""
-    result = call("run", script(tmp_path, source))
-
-    assert said == ("started processes" in result.stderr)
-    assert said == ("ometrics proxy" in result.stderr)
-
-
 def test_a_client_that_was_not_measured(tmp_path: Path) -> None:
     """So with a client that has a way of its own to the network."""
     script(tmp_path, "", "pycurl.py")

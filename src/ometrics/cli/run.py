@@ -3,22 +3,35 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import click
 
+from ometrics._segment import HAS_SEGMENTS
 from ometrics.cli.arguments import writable
 from ometrics.cli.check import load_rules
 from ometrics.cli.command import Command
+from ometrics.cli.directory import new_directory
+from ometrics.cli.inside import at_end, show_live
 from ometrics.cli.launch import launch
-from ometrics.cli.watch import Watch
+from ometrics.cli.outside import LOOK_EVERY, Run
+from ometrics.cli.supervise import Child, end_like
+from ometrics.cli.watch import Watch, own_stderr
 from ometrics.collector import MetricsCollector
+from ometrics.instrumentation.api import instrument
+from ometrics.instrumentation.children import announce, measure
+from ometrics.instrumentation.unmeasured import imported_clients
 from ometrics.rules.load import RuleSet
-from ometrics.view.escape import harmless
+from ometrics.segments import attach
+from ometrics.segments.places import open_directory
+from ometrics.sources import Source
+from ometrics.view.terminal import can_animate, console_for
 
 MAX_PORT: Final = 65_535
 
@@ -29,12 +42,16 @@ EXAMPLES: Final = (
     ("ometrics run --store metrics.db agent.py", "keep it for history"),
     ("ometrics run --rules default agent.py", "be told when something is wrong"),
     ("ometrics run --serve 9464 agent.py", "let Prometheus read it meanwhile"),
+    ("ometrics run -m gunicorn -w 4 app:app", "a pool of workers, all together"),
 )
 NOTES: Final = """
-The program keeps its exit code, its output, its traceback and its signals: one that
-SIGTERM or Ctrl-C ends still ends by that signal, after the summary. Only a program
-that is killed (SIGKILL, os._exit) or replaced (os.exec*) leaves no summary. Processes
-that it starts are not measured; forked ones print nothing.
+The program keeps its exit code, its output, its traceback and its signals, which go on
+to it. However it ends, the summary comes, and then this command ends like it.
+
+Every Python process that it starts is measured too, and theirs. One that starts with
+-I, -S or -E, with another environment, or with a Python that has no ometrics is not
+reached; what is seen of those is said at the end (on Linux). FILE is written every two
+seconds as well, so that it is there if everything is killed.
 
 With --live, lines that the program prints go above the table. What others write to the
 terminal meanwhile (its child processes, sys.stdout.buffer) is drawn over.
@@ -49,11 +66,12 @@ class Program:
     Attributes:
         argv: Script or module, and its arguments.
         is_module: Whether `argv[0]` names a module, as after `python -m`.
-        json: Where to write the export at the end; `None` for nowhere.
+        json: Where to write the export; `None` for nowhere.
         live: Whether to show the live table, on a terminal.
         port: Where to serve `/metrics` meanwhile; `None` for nowhere.
         store: File or database URL in which to keep history; `None` for nowhere.
         rules: What to alert of meanwhile; `None` for nothing.
+        directory: Where its processes have their records; `None` for a temporary one.
     """
 
     argv: Sequence[str]
@@ -63,41 +81,90 @@ class Program:
     port: int | None = None
     store: str | None = None
     rules: RuleSet | None = None
+    directory: Path | None = None
 
     def __call__(self) -> None:
         """
-        Run it in this process and report at the end of the process, however it ends.
+        Run it, report at its end however that comes, and end as it did.
 
         Raises:
             BaseException: What the program raised.
-            SystemExit: The store cannot be; code 2, and the message says why.
+            SystemExit: With the program's exit code; with 2 if it did not run, and the
+                message says why.
         """
-        collector = self._collector()
-        watch = Watch(collector, json=self.json, live=self.live)
+        if HAS_SEGMENTS:
+            self._run_beside()
+        else:
+            self._run_alone()
+
+    def _run_beside(self) -> None:
+        """The program in a child process, whose records this one reads."""
+        directory = self._directory()
+        child = Child()
+        if child.pid == 0:
+            announce(directory, os.environ)
+            measure(directory)
+            self._show(attach(directory))
+            launch(self.argv, is_module=self.is_module)
+            return
+        program = " ".join(("-m", *self.argv) if self.is_module else self.argv)
+        run = Run(directory, program, is_temporary=self.directory is None)
+        watch = Watch(run.members, json=self.json)
+        try:
+            self._use(watch)
+        except SystemExit:
+            child.abandon()
+            run.end()
+            raise
+        child.begin()
+        code = child.wait(partial(run.look, watch), LOOK_EVERY)
+        run.report(watch)
+        end_like(code)
+
+    def _run_alone(self) -> None:
+        """The program in this process, where no other one can read its records."""
+        collector = MetricsCollector()
+        watch = Watch(collector, json=self.json)
+        self._use(watch)
+        instrument(collector)
+
+        def report() -> None:
+            watch.finish(imported_clients)
+            watch.close()
+
+        at_end(report)
+        self._show(collector)
+        launch(self.argv, is_module=self.is_module)
+
+    def _directory(self) -> str:
+        try:
+            if self.directory is None:
+                return new_directory()
+            os.close(open_directory(self.directory, create=True))
+        except OSError as error:
+            click.echo(f"ometrics: no directory for its records: {error}", err=True)
+            sys.exit(2)
+        return str(self.directory)
+
+    def _use(self, watch: Watch) -> None:
+        """
+        Begin what goes on beside the program.
+
+        Raises:
+            SystemExit: It cannot be.
+        """
+        if self.store is not None:
+            watch.keep(self.store)
         if self.port is not None:
             watch.serve(self.port)
         if self.rules is not None:
             watch.alert(self.rules)
-        watch.start()
-        launch(self.argv, is_module=self.is_module)
 
-    def _collector(self) -> MetricsCollector:
-        if self.store is None:
-            return MetricsCollector()
-        try:
-            from ometrics.store import StoreError
-        except ImportError as error:
-            sys.exit(_said(error))
-        try:
-            return MetricsCollector(store=self.store)
-        except (ImportError, StoreError) as error:
-            sys.exit(_said(error))
-
-
-def _said(error: Exception) -> int:
-    """Say why the program does not run; the exit code."""
-    click.echo(f"ometrics: {harmless(str(error))}", err=True)
-    return 2
+    def _show(self, source: Source) -> None:
+        """Show the live table, in the process whose lines go above it."""
+        console = console_for(own_stderr())
+        if self.live and can_animate(console):
+            at_end(show_live(source, console))
 
 
 @click.command(
@@ -111,7 +178,7 @@ def _said(error: Exception) -> int:
     "--json",
     metavar="FILE",
     callback=writable,
-    help="Write all that was measured to FILE at the end, for 'show' and 'diff'.",
+    help="Write all that is measured to FILE, for 'show' and 'diff'.",
 )
 @click.option(
     "--live",
@@ -138,6 +205,13 @@ def _said(error: Exception) -> int:
     help="Say when a rule of this file is broken; 'default' for those that suit most.",
 )
 @click.option(
+    "--directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where its processes have their records, for other readers; default: a"
+    " temporary one.",
+)
+@click.option(
     "-m",
     "is_module",
     is_flag=True,
@@ -153,6 +227,7 @@ def run(
     port: int | None,
     store: str | None,
     rules_file: Path | None,
+    directory: Path | None,
     live: bool,
     is_module: bool,
 ) -> Program:
@@ -168,4 +243,8 @@ def run(
             param_hint="PROGRAM",
         )
     rules = None if rules_file is None else load_rules(rules_file)
-    return Program((program, *args), is_module, json, live, port, store, rules)
+    if directory is not None:
+        directory = directory.absolute()  # the program may go elsewhere
+    return Program(
+        (program, *args), is_module, json, live, port, store, rules, directory
+    )

@@ -1,70 +1,60 @@
 # SPDX-License-Identifier: MIT
-"""What stands beside a program under `ometrics run`, and reports when the process ends.
+"""Who reads the numbers of a program under `ometrics run`, and reports at its end.
 
-The report comes after the program's own exit handlers and threads, or from a signal
-handler. It may never change how the process ends: failures of its own are one line on
-standard error.
+It may never change how the program ends: failures of its own are one line on standard
+error.
 """
 
 from __future__ import annotations
 
-import atexit
 import os
-import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Final, NoReturn, TextIO
 
-from rich.live import Live
 from rich.text import Text
 
-from ometrics.cli.above import Redirection
-from ometrics.collector import MetricsCollector
 from ometrics.export import json as json_export
-from ometrics.instrumentation.api import instrument
 from ometrics.instrumentation.unmeasured import notes
 from ometrics.rules import Alert
 from ometrics.rules.load import RuleSet
 from ometrics.rules.receivers import Receiver
 from ometrics.rules.watch import Watch as RulesWatch
 from ometrics.rules.words import sentence
+from ometrics.snapshot import Snapshot
+from ometrics.sources import Source
 from ometrics.view import tables
 from ometrics.view.escape import harmless
-from ometrics.view.live import live
-from ometrics.view.terminal import can_animate, console_for
+from ometrics.view.processes import Process, processes
+from ometrics.view.terminal import console_for
 
-# Signals that end a program which does not handle them, without its exit handlers.
-ENDING: Final = ("SIGTERM", "SIGHUP")
+_WRITE_EVERY: Final = 2.0  # seconds between two versions of the JSON file
 
 
 class Watch:
     """
-    Measures the rest of this process.
+    Reads a source until its program has ended, then reports.
 
     Args:
-        collector: Where to record.
-        json: Where to write the export at the end; `None` for nowhere.
-        live: Whether to show the live table, if standard error is a terminal.
+        source: The program's numbers.
+        json: Where to write the export, again and again; `None` for nowhere.
 
     Thread-safety:
-        The main thread starts it and ends it.
+        One thread.
     """
 
-    def __init__(
-        self, collector: MetricsCollector, *, json: Path | None, live: bool
-    ) -> None:
-        self.collector = collector
+    def __init__(self, source: Source, *, json: Path | None) -> None:
+        self._source = source
         self._json = json
-        self._pid = os.getpid()
-        self._ended = False
-        self._file = _own_stderr()
+        self._written = time.monotonic()
+        self._file = own_stderr()
         self._console = console_for(self._file)
-        self._live: Live | None = None
-        self._streams: Redirection | None = None
         self._rules: RulesWatch | None = None
-        self._wants_live = live and can_animate(self._console)
+        self._closing: list[tuple[str, Callable[[], object]]] = []
 
     def serve(self, port: int) -> None:
         """
@@ -76,15 +66,16 @@ class Watch:
         from ometrics.serve import Endpoint
 
         try:
-            endpoint = Endpoint.start(self.collector, port=port)
+            endpoint = Endpoint.start(self._source, port=port)
         except ImportError as error:
-            self._refuse(str(error))
+            self.refuse(str(error))
         except OSError as error:
-            self._refuse(
+            self.refuse(
                 f"cannot serve on port {port}: {error.strerror or error}; choose"
                 " another one, or 0 for any that is free"
             )
-        self._say(f"serving {endpoint.url}/metrics")
+        self._closing.append(("end the endpoint", endpoint.close))
+        self.say(f"serving {endpoint.url}/metrics")
 
     def alert(self, rules: RuleSet) -> None:
         """Say when a rule is broken, and tell whom its file names."""
@@ -95,43 +86,56 @@ class Watch:
             self._console.print(Text(line, style))
 
         told: list[Receiver | Callable[[Alert], object]] = [*rules.notify, say]
-        self._rules = self.collector.watch(rules.rules, notify=told)
+        self._rules = RulesWatch(self._source, rules.rules, notify=told).start()
 
-    def start(self) -> None:
-        """Instrument the clients, and see to it that the end is noticed."""
-        instrument(self.collector)
-        # First registered is last called: after all exit handlers of the program.
-        atexit.register(self.finish)
-        for name in ENDING:
-            number = getattr(signal, name, None)
-            # What is ignored stays ignored, as under nohup.
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, self._on_signal)
-        if self._wants_live:
-            self._start_live()
+    def keep(self, store: str) -> None:
+        """
+        Keep history.
 
-    def _start_live(self) -> None:
-        streams = Redirection(self._console)
-        display = live(self.collector, self._console, above=streams)
-        streams.start()
-        display.start()
-        self._live, self._streams = display, streams
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=streams.forget)
+        Raises:
+            SystemExit: The store cannot be; code 2, and the message says why.
+        """
+        try:
+            from ometrics.store import StoreError, Writer
+        except ImportError as error:
+            self.refuse(str(error))
+        try:
+            writer = Writer(store, self._source).start()
+        except (ImportError, StoreError) as error:
+            self.refuse(str(error))
+        self._closing.append(("write the history", writer.close))
 
-    def finish(self) -> None:
-        """Report, once, and in the process that started only."""
-        if self._ended:
-            return
-        self._ended = True
-        if os.getpid() == self._pid:
-            self._attempt("tell of alerts", self._stop_rules)
-            self._attempt("end the live table", self._stop_live)
-            self._attempt("print the summary", self._print_summary)
+    def look(self) -> None:
+        """Write the JSON if it is time: so a file is left whatever is killed."""
+        now = time.monotonic()
+        if self._json is not None and now - self._written >= _WRITE_EVERY:
+            self._written = now
+            with suppress(OSError, ValueError):  # said at the end, if it is so then
+                json_export.write(self._source.snapshot(), self._json)
+
+    def finish(
+        self,
+        clients: Callable[[], Iterable[str]],
+        members: Callable[[], Sequence[Process]] = tuple,
+    ) -> None:
+        """
+        Report.
+
+        Args:
+            clients: Gives those that were imported and are not measured.
+            members: Gives the processes, if they are known.
+        """
+
+        def report() -> None:
+            snapshot = self._source.snapshot()
+            self._print(snapshot, members())
+            for note in notes(len(snapshot.models), clients()):
+                self.say(note)
             if self._json is not None:
-                self._attempt("write the JSON", self._write_json)
-        self._attempt("write the history", self.collector.close)
-        self._file.close()
+                self.attempt("write the JSON", partial(self._write, snapshot))
+
+        self.attempt("tell of alerts", self._stop_rules)
+        self.attempt("print the summary", report)
 
     def _stop_rules(self) -> None:
         """Look a last time, so that a short program is alerted of as well."""
@@ -139,55 +143,52 @@ class Watch:
             self._rules.step()
             self._rules.close(timeout=2.0)
 
-    def _stop_live(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-        if self._streams is not None and self._streams.stop():
-            self._console.print()
-
-    def _print_summary(self) -> None:
+    def _print(self, snapshot: Snapshot, members: Sequence[Process]) -> None:
         if sys.stderr is not None and not sys.stderr.closed:
             sys.stderr.flush()  # what the program said before comes before
-        snapshot = self.collector.snapshot()
         self._console.print(tables.report(snapshot), end="")
-        for note in notes(len(snapshot.models)):
-            self._say(note)
+        if len(members) > 1 or any("signal" in one.end for one in members):
+            self._console.print(tables.spaced(processes(members)), end="")
 
-    def _write_json(self) -> None:
+    def _write(self, snapshot: Snapshot) -> None:
         if self._json is not None:
-            json_export.write(self.collector.snapshot(), self._json)
-            self._say(f"wrote {self._json}")
+            json_export.write(snapshot, self._json)
+            self.say(f"wrote {self._json}")
 
-    def _attempt(self, what: str, step: Callable[[], None]) -> None:
+    def close(self) -> None:
+        """Let go of everything."""
+        while self._closing:
+            self.attempt(*self._closing.pop())
+        self._file.close()
+
+    def attempt(self, what: str, step: Callable[[], object]) -> None:
+        """Do something; a failure is said in a line."""
         try:
             step()
         except Exception as error:  # noqa: BLE001 - the program's end is not ours
-            self._say(f"cannot {what}: {error}")
+            self.say(f"cannot {what}: {error}")
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Say something in a line."""
         try:
             self._file.write(f"ometrics: {harmless(text)}\n")
             self._file.flush()
         except (OSError, ValueError):
             pass  # nobody listens any more
 
-    def _refuse(self, why: str) -> NoReturn:
-        self._say(why)
-        self._file.close()
+    def refuse(self, why: str) -> NoReturn:
+        """
+        Say why the program does not run.
+
+        Raises:
+            SystemExit: Always; code 2.
+        """
+        self.say(why)
+        self.close()
         raise SystemExit(2)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Report, then end as if this handler had never been."""
-        del frame
-        # First, so that a second signal ends a report that hangs.
-        signal.signal(number, signal.SIG_DFL)
-        try:
-            self.finish()
-        finally:
-            os.kill(os.getpid(), number)
 
-
-def _own_stderr() -> TextIO:
+def own_stderr() -> TextIO:
     """Standard error with a buffer of its own, whatever the program does to its own."""
     try:
         descriptor = os.dup(2)

@@ -23,7 +23,7 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ometrics._mirror import BadSegment
 from ometrics._segment_reader import SegmentReader
@@ -38,6 +38,27 @@ _MANY: Final = 8
 # Seconds after which the unfinished file of a process that died while it made it goes.
 _UNFINISHED_FOR: Final = 60.0
 _MAX_FOLDED: Final = 256 << 20
+# Processes of which more than the sum is kept.
+_NEWEST: Final = 100
+
+
+class Ended(NamedTuple):
+    """
+    One process that was folded.
+
+    Attributes:
+        id: The collector's `instance_id`.
+        pid: Its number, which may be another's by now.
+        program: What ran, without its arguments.
+        requests: What it counted.
+        errors: How many of them failed.
+    """
+
+    id: str
+    pid: int
+    program: str
+    requests: int
+    errors: int
 
 
 @dataclass(frozen=True)
@@ -48,12 +69,14 @@ class Folded:
     Attributes:
         totals: What they counted; one for each set of latency buckets.
         processes: How many they were.
+        newest: The last hundred of them that made requests.
         ids: Of those whose files may still be there, to be passed over.
         version: Changes with every folding; 0 without a file.
     """
 
     totals: tuple[Snapshot, ...] = ()
     processes: int = 0
+    newest: tuple[Ended, ...] = ()
     ids: frozenset[str] = field(default_factory=frozenset)
     version: tuple[int, int] = (0, 0)
 
@@ -93,6 +116,7 @@ def read_folded(directory: int) -> Folded:
         return Folded(
             tuple(msgspec.msgpack.decode(body, type=list[Snapshot])),
             int(about["processes"]),
+            tuple(Ended(*one) for one in about.get("newest", ())),
             frozenset(map(str, about["ids"])),
             (status.st_ino, status.st_mtime_ns),
         )
@@ -123,7 +147,7 @@ def fold(directory: int) -> int:
             if found:
                 _replace(directory, before, found)
             for name in [f"{key}{places.SUFFIX}" for key in before.ids] + [
-                name for name, _ in found
+                name for name, _, _ in found
             ]:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=directory)
@@ -190,7 +214,7 @@ def _check_plain(status: os.stat_result, name: str) -> None:
 
 def _dead(
     directory: int, passed: frozenset[str], opened: contextlib.ExitStack
-) -> Iterator[tuple[str, Snapshot]]:
+) -> Iterator[tuple[str, Ended, Snapshot]]:
     """The segments of dead processes that can be read, with what they say."""
     for name in segment_names(directory):
         if name.removesuffix(places.SUFFIX) in passed:
@@ -204,7 +228,18 @@ def _dead(
             continue
         with contextlib.suppress(BadSegment, MemoryError):
             reader = SegmentReader(file, status.st_size, identity.fields_digest())
-            yield name, reader.read(False)
+            snapshot = reader.read(False)
+            yield name, _ended(reader.identity(), snapshot), snapshot
+
+
+def _ended(about: dict[str, Any], snapshot: Snapshot) -> Ended:
+    return Ended(
+        about["id"],
+        about["pid"],
+        about["program"],
+        snapshot.total_requests,
+        snapshot.total_errors,
+    )
 
 
 def totals_of(snapshots: Iterable[Snapshot]) -> list[Snapshot]:
@@ -226,18 +261,22 @@ def _buckets(snapshot: Snapshot) -> tuple[float, ...] | None:
     return None
 
 
-def _replace(directory: int, before: Folded, found: list[tuple[str, Snapshot]]) -> None:
+def _replace(
+    directory: int, before: Folded, found: list[tuple[str, Ended, Snapshot]]
+) -> None:
     """Write the sum with what was found, and make it the one that counts."""
     import msgspec
 
     totals = [
         # All ids, joined, would have no end.
         msgspec.structs.replace(total, instance_id="", models=dict(total.models))
-        for total in totals_of([*before.totals, *(snapshot for _, snapshot in found)])
+        for total in totals_of([*before.totals, *(one for _, _, one in found)])
     ]
+    newest = [*before.newest, *(ended for _, ended, _ in found if ended.requests)]
     about = {
         "processes": before.processes + len(found),
-        "ids": [name.removesuffix(places.SUFFIX) for name, _ in found],
+        "newest": newest[-_NEWEST:],
+        "ids": [name.removesuffix(places.SUFFIX) for name, _, _ in found],
     }
     data = json.dumps(about).encode() + b"\n" + msgspec.msgpack.encode(totals)
     name = places.FOLDED + places.UNFINISHED

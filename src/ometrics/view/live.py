@@ -6,7 +6,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from contextlib import suppress
+from typing import Any, Final
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
@@ -118,6 +119,41 @@ class LiveTable:
         ]
 
 
+class _Latest:
+    """
+    A source that is read now and then, so that to render what it said takes no time.
+
+    A line that a program prints is rendered with the table; where that takes long, rich
+    draws the table twice when a refresh comes in between.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._snapshot = source.snapshot()
+
+    def look(self) -> None:
+        """Read it; what it said last stays if it cannot be read."""
+        with suppress(OSError, ValueError):
+            self._snapshot = self._source.snapshot()
+
+    def snapshot(self) -> Snapshot:
+        """What was read last."""
+        return self._snapshot
+
+
+class _Live(Live):
+    """rich's, which looks before each refresh."""
+
+    def __init__(self, latest: _Latest, *args: Any, **kwargs: Any) -> None:
+        self._latest = latest
+        super().__init__(*args, **kwargs)
+
+    def refresh(self) -> None:
+        """Look, and draw."""
+        self._latest.look()
+        super().refresh()
+
+
 def live(
     source: Source,
     console: Console,
@@ -136,8 +172,10 @@ def live(
         above: More to show above the table, made anew as well.
         below: More to show under it.
     """
-    parts = (above, LiveTable(source), below)
-    return Live(
+    latest = _Latest(source)
+    parts = (above, LiveTable(latest), below)
+    return _Live(
+        latest,
         Group(*(part for part in parts if part != "")),
         console=console,
         refresh_per_second=REFRESH,

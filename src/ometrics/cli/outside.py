@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""A run as seen from beside the program: its directory, its processes, its end."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Final
+
+from ometrics.cli.directory import remove
+from ometrics.cli.members import Members
+from ometrics.cli.tree import Process, Tree
+from ometrics.cli.watch import Watch
+from ometrics.instrumentation.unmeasured import noted_clients
+from ometrics.segments import attach
+
+LOOK_EVERY: Final = 0.25  # seconds
+# Seconds that processes have to end after the program, as those do that it told to.
+_PATIENCE: Final = 0.5
+_SHORT: Final = 0.02
+_MOST_NAMED: Final = 5  # processes that were not reached
+_COMMAND: Final = 60  # characters of a command line
+
+
+class Run:
+    """
+    One run.
+
+    Args:
+        directory: Where its processes have their records.
+        program: What the user asked to run.
+        is_temporary: Whether to remove the directory at the end.
+
+    Raises:
+        OSError: The directory cannot be read.
+
+    Attributes:
+        members: Its processes as a source.
+
+    Thread-safety:
+        The main thread; `members` any.
+    """
+
+    def __init__(self, directory: str, program: str, *, is_temporary: bool) -> None:
+        self._directory = directory
+        self._is_temporary = is_temporary
+        self._tree = Tree(os.getpid())
+        self.members = Members(attach(directory), program)
+
+    def look(self, watch: Watch) -> None:
+        """Look at its processes, and write what is to be written."""
+        watch.attempt("look at its processes", self._tree.look)
+        watch.look()
+
+    def report(self, watch: Watch) -> None:
+        """Say all of it, after the program has ended."""
+        deadline = time.monotonic() + _PATIENCE
+        while self.members.living() and time.monotonic() < deadline:
+            time.sleep(_SHORT)
+        watch.attempt("look at its processes", self._tree.look)
+        watch.finish(
+            partial(noted_clients, self._directory),
+            partial(self.members.rows, self._tree),
+        )
+        for line in _unreached(self._tree.unreached()):
+            watch.say(line)
+        living = self.members.living()
+        if living:
+            numbers = ", ".join(map(str, living[:_MOST_NAMED]))
+            watch.say(
+                f"{len(living)} of its processes still run ({numbers}); what they count"
+                f" from now on is in {self._directory}"
+            )
+        watch.close()
+        self.end()
+
+    def end(self) -> None:
+        """Remove the directory if nobody needs it."""
+        if self._is_temporary and not self.members.living():
+            remove(self._directory)
+
+
+def _unreached(processes: Sequence[Process]) -> Iterator[str]:
+    for one in processes[:_MOST_NAMED]:
+        command = one.command[:_COMMAND]
+        yield f"process {one.pid} was not measured ({command}): {one.unreached}"
+    rest = len(processes) - _MOST_NAMED
+    if rest > 0:
+        yield f"{rest} more processes were not measured"
+    if processes:
+        yield "what starts them may call ometrics.instrument(), or see ometrics proxy"
