@@ -41,3 +41,4 @@ cdef class Layout:
     ) noexcept nogil
 
 cdef Layout layout_for(tuple buckets)
+cdef uint64_t sum_of(const uint64_t *c, Py_ssize_t n, bint *over) noexcept nogil

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
@@ -272,6 +273,24 @@ def test_an_added_field_becomes_a_column(place: str) -> None:
             assert 2 == len(connection.execute(text("SELECT * FROM requests")).all())
 
 
+def test_a_store_of_format_1_becomes_one_of_format_2(place: str) -> None:
+    """Opened to be written it gets the new number; to be read it stays as it is."""
+    with ometrics.store.open(place) as store:
+        store.write("i", 1, _window(0, 10, {"a": 1}))
+        with store.database.writing() as connection:
+            connection.execute(
+                text("UPDATE settings SET value = '1' WHERE name = 'format'")
+            )
+    for create, expected in ((False, "1"), (True, "2")):
+        with (
+            ometrics.store.open(place, create=create) as store,
+            store.database.reading() as connection,
+        ):
+            query = "SELECT value FROM settings WHERE name = 'format'"
+            assert expected == connection.scalar(text(query))
+            assert 1 == store.snapshot().total_requests
+
+
 def test_wall_clock_steps_make_no_window_negative_or_overlapping(place: str) -> None:
     """Whatever the wall clock does, windows follow each other."""
     clock = FakeClock()
@@ -296,7 +315,7 @@ def test_wall_clock_steps_make_no_window_negative_or_overlapping(place: str) -> 
 @given(data=st.data())
 def test_columns_hold_every_declared_number(data: st.DataObject) -> None:
     """Any values of all declared counters and histograms survive a row."""
-    from ometrics.histogram import LatencyHistogram, TokenHistogram
+    from ometrics.histogram import DEFAULT_BUCKETS, LatencyHistogram, TokenHistogram
     from ometrics.store.schema import CALL, MODEL
 
     for columns, owner in (
@@ -324,10 +343,19 @@ def test_columns_hold_every_declared_number(data: st.DataObject) -> None:
         filled = msgspec.structs.replace(owner, **changes)
         row = columns.write(filled)
         if row is not None:
-            read = columns.read(
-                row, PerformanceMetrics(model="").latency_hist.bucket_bounds
-            )
+            named = dict(zip(columns.names, row, strict=True))
+            needed = (7, *(named[name] for name in columns.needed))
+            read = columns.read(needed, 1, DEFAULT_BUCKETS)
             assert filled == msgspec.structs.replace(owner, **read)
+
+
+def test_every_histogram_has_a_tag_of_its_own() -> None:
+    """One byte of its name's checksum is enough; a name that collides needs another."""
+    for owner in (PerformanceMetrics, CallMetrics):
+        names = [f.name for f in fields_of(owner) if type(f) is Histogram]
+        tags = {zlib.crc32(name.encode()) & 0xFF for name in names}
+
+        assert len(names) == len(tags)
 
 
 @pytest.mark.parametrize("time", ["yesterdays", "24", "2026-13-01", ""])

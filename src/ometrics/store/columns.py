@@ -10,115 +10,51 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from functools import cached_property
-from typing import Any, Final, NamedTuple, get_type_hints
+from typing import Any, Final, get_type_hints
 
 import msgspec
 from sqlalchemy import BigInteger, Column, Float, LargeBinary, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from ometrics import _cells
+from ometrics._rows import Rows
 from ometrics.fields import Counter, Counts, Extreme, Field, Histogram, fields_of
 from ometrics.histogram import LatencyHistogram, TokenHistogram
 
 # What both databases hold in an integer.
 INT64_MAX: Final = 2**63 - 1
 JSON: Final = Text().with_variant(JSONB(none_as_null=True), "postgresql")
-QUANTILES: Final = ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
+QUANTILES: Final = ("p50", "p95", "p99")
 BLOB: Final = "histograms"
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, int]).decode
-
-Row = Mapping[Any, Any]
 
 
 class DamagedRowError(ValueError):
     """A row whose histograms cannot be read."""
 
 
-class _Unit(NamedTuple):
-    """How a kind of histogram is written: its names, and its values as integers."""
-
-    sum_field: str
-    sum: str
-    extreme: str
-    quantile: str
-    per_extreme: float
-    per_quantile: float
-
-
-_UNITS: Final[dict[type, _Unit]] = {
-    LatencyHistogram: _Unit("sum_ns", "sum_ns", "ns", "us", 1e9, 1e6),
-    TokenHistogram: _Unit("total", "sum", "", "", 1.0, 1.0),
+# What the columns of a kind of histogram are called: endings of the sum, the extremes
+# and the quantiles. `_rows.Rows` makes their values.
+_ENDINGS: Final[dict[type, tuple[str, str, str]]] = {
+    LatencyHistogram: ("_sum_ns", "_ns", "_us"),
+    TokenHistogram: ("_sum", "", ""),
 }
 
 
 class _HistogramColumns:
-    """One histogram of a read type: its columns, and its tag in the blob."""
+    """The names of one histogram's columns, and its tag in the blob."""
 
     def __init__(self, field: Field, cls: type) -> None:
-        unit = _UNITS[cls]
-        self.name = field.name
+        in_sum, in_extremes, in_quantiles = _ENDINGS[cls]
         self.cls: Any = cls
-        self.unit = unit
         # Of the name, so that a blob outlives a change of the order of fields.
-        self.tag = zlib.crc32(field.name.encode()) & 0xFFFF
+        self.tag = zlib.crc32(field.name.encode()) & 0xFF
         prefix = field.name.removesuffix("_hist")
-        self.prefix = prefix
-        self.count = f"{prefix}_count"
-        self.sum = f"{prefix}_{unit.sum}"
-        self.min = "_".join(filter(None, (prefix, "min", unit.extreme)))
-        self.max = "_".join(filter(None, (prefix, "max", unit.extreme)))
-        self.quantiles = [
-            (q, "_".join(filter(None, (prefix, title, unit.quantile))))
-            for q, title in QUANTILES
-        ]
-
-    @property
-    def names(self) -> list[str]:
-        """All columns."""
-        quantiles = [name for _, name in self.quantiles]
-        return [self.count, self.sum, self.min, self.max, *quantiles]
-
-    def write(self, histogram: Any, row: dict[str, Any]) -> None:
-        """Fill the columns in; nothing is known of an empty one."""
-        unit = self.unit
-        low, high = histogram.min, histogram.max
-        row[self.count] = _clipped(histogram.count)
-        row[self.sum] = _clipped(getattr(histogram, unit.sum_field))
-        row[self.min] = None if low is None else _whole(low * unit.per_extreme)
-        row[self.max] = None if high is None else _whole(high * unit.per_extreme)
-        for q, name in self.quantiles:
-            row[name] = _whole(histogram.quantile(q) * unit.per_quantile)
-
-    def read(
-        self, row: Row, first: int, cells: bytes, bounds: tuple[float, ...]
-    ) -> Any:
-        """
-        The histogram.
-
-        Raises:
-            DamagedRowError: Its cells contradict the layout or the columns.
-        """
-        unit = self.unit
-        low, high = row[self.min], row[self.max]
-        fields = {
-            "bucket_bounds": bounds,
-            "first_cell": first,
-            "cells": cells,
-            unit.sum_field: row[self.sum],
-        }
-        if low is not None and high is not None:
-            low, high = low / unit.per_extreme, high / unit.per_extreme
-            try:
-                return self.cls(min=low, max=high, **fields)
-            except ValueError:
-                pass  # one on the edge of its cell was rounded across it: unknown
-        try:
-            return self.cls(**fields)
-        except (TypeError, ValueError) as error:
-            raise DamagedRowError(f"{self.name}: {error}") from None
+        self.sum = f"{prefix}{in_sum}"
+        self.extremes = [f"{prefix}_{word}{in_extremes}" for word in ("min", "max")]
+        quantiles = [f"{prefix}_{title}{in_quantiles}" for title in QUANTILES]
+        self.names = [f"{prefix}_count", self.sum, *self.extremes, *quantiles]
 
 
 class Columns:
@@ -134,118 +70,84 @@ class Columns:
         self.owner: Any = owner
         hints = get_type_hints(owner)
         kept = [f for f in fields_of(owner) if f.name in owner.__struct_fields__]  # type: ignore[attr-defined]
-        self.counters = [(f.name, prefix + f.name) for f in kept if type(f) is Counter]
-        self.counts = [(f.name, prefix + f.name) for f in kept if type(f) is Counts]
-        self.extremes = [(f.name, prefix + f.name) for f in kept if type(f) is Extreme]
-        self.histograms = [
+        counters = [f.name for f in kept if type(f) is Counter]
+        extremes = [f.name for f in kept if type(f) is Extreme]
+        self._numbers = [*counters, *extremes]
+        self._counts = [f.name for f in kept if type(f) is Counts]
+        self._histograms = [f.name for f in kept if type(f) is Histogram]
+        columns = [
             _HistogramColumns(f, hints[f.name]) for f in kept if type(f) is Histogram
         ]
-        self._numbers = (*self.counters, *self.extremes)
-        self._by_tag = {h.tag: h for h in self.histograms}
-        self._blank: dict[str, Any] = dict.fromkeys(self._types())
+        kinds = [h.cls for h in columns]
+        self._rows = Rows(
+            *(self._numbers, self._counts, self._histograms),
+            *([h.tag for h in columns], kinds),
+        )
+        self._kinds = dict(zip(self._histograms, kinds, strict=True))
         self._empties: dict[tuple[float, ...], dict[str, Any]] = {}
+        self._types: dict[str, Any] = {}
+        self._types.update((prefix + name, BigInteger()) for name in counters)
+        self._types.update((prefix + name, Float(53)) for name in extremes)
+        self._types.update((prefix + name, JSON) for name in self._counts)
+        self.needed = list(self._types)
+        for h in columns:
+            self._types.update((name, BigInteger()) for name in h.names)
+            self.needed += [h.sum, *h.extremes]
+        if columns:
+            self._types[BLOB] = LargeBinary()
+            self.needed.append(BLOB)
 
     @property
     def names(self) -> list[str]:
         """All columns."""
-        return list(self._types())
+        return list(self._types)
 
     def columns(self) -> list[Column[Any]]:
         """For a table; all may be null, as later versions add some."""
-        return [Column(name, type_) for name, type_ in self._types().items()]
+        return [Column(name, type_) for name, type_ in self._types.items()]
 
-    def _types(self) -> dict[str, Any]:
-        types: dict[str, Any] = {}
-        types.update((column, BigInteger()) for _, column in self.counters)
-        types.update((column, JSON) for _, column in self.counts)
-        types.update((column, Float(53)) for _, column in self.extremes)
-        for h in self.histograms:
-            types.update((column, BigInteger()) for column in h.names)
-        if self.histograms:
-            types[BLOB] = LargeBinary()
-        return types
+    def write(self, owner: Any) -> list[Any] | None:
+        """The values of all columns; `None` where the owner counts nothing."""
+        numbers = [getattr(owner, name) for name in self._numbers]
+        counts = [getattr(owner, name) for name in self._counts]
+        figures, blob = self._rows.write(
+            tuple([getattr(owner, name) for name in self._histograms])
+        )
+        if blob is None and not any(numbers) and not any(counts):
+            return None
+        row = [*map(_clipped, numbers), *map(_counts_as_text, counts), *figures]
+        return [*row, blob] if self._histograms else row
 
-    @cached_property
-    def needed(self) -> list[str]:
-        """The columns that `read` needs: quantiles are for people."""
-        plain = (*self.counters, *self.counts, *self.extremes)
-        names = [column for _, column in plain]
-        for h in self.histograms:
-            names += [h.sum, h.min, h.max]
-        return [*names, BLOB] if self.histograms else names
-
-    def write(self, owner: Any) -> dict[str, Any] | None:
-        """The row of a read type; `None` where it counts nothing."""
-        row: dict[str, Any] = self._blank.copy()
-        counted = False
-        for name, column in self.counters:
-            value = getattr(owner, name)
-            counted = counted or bool(value)
-            row[column] = None if value is None else _clipped(value)
-        for name, column in self.counts:
-            counts = getattr(owner, name)
-            if counts:
-                counted = True
-                clean = {clean_text(k): _clipped(n) for k, n in counts.items()}
-                row[column] = _encode(clean).decode()
-        for name, column in self.extremes:
-            row[column] = getattr(owner, name)
-        packed = []
-        for h in self.histograms:
-            histogram = getattr(owner, h.name)
-            if histogram.cells:
-                h.write(histogram, row)
-                packed.append((h.tag, histogram.first_cell, histogram.cells))
-        if packed:
-            row[BLOB] = _cells.pack(packed)
-        return row if counted or packed else None
-
-    def read(self, row: Row, bounds: tuple[float, ...]) -> dict[str, Any]:
+    def read(
+        self, row: tuple[Any, ...], at: int, bounds: tuple[float, ...]
+    ) -> dict[str, Any]:
         """
         The fields of a read type, of its row.
+
+        Args:
+            row: Has the columns that are `needed` from `at` on.
+            at: Place in the row.
+            bounds: The latency buckets.
 
         Raises:
             DamagedRowError: The blob cannot be read, or contradicts the columns.
         """
-        values = self._empty(bounds).copy()
-        for name, column in self._numbers:
-            value = row[column]
-            if value is not None:
-                values[name] = _plain(column, value)
-        for name, column in self.counts:
-            counts = row[column]
-            if counts is not None:
-                values[name] = _counts(column, counts)
-        if self.histograms and row[BLOB]:
-            try:
-                packed = _cells.unpack(row[BLOB])
-            except (TypeError, ValueError) as error:
-                raise DamagedRowError(str(error)) from None
-            for tag, first, cells in packed:
-                h = self._by_tag.get(tag)
-                if h is not None:
-                    values[h.name] = h.read(row, first, cells, bounds)
-        return values
+        try:
+            known = self._rows.read(row, at, bounds)
+        except ValueError as error:
+            raise DamagedRowError(str(error)) from None
+        for name in self._counts:
+            if name in known:
+                known[name] = _counts(name, known[name])
+        return self._empty(bounds) | known if self._histograms else known
 
     def _empty(self, bounds: tuple[float, ...]) -> dict[str, Any]:
         """All histograms, empty; they are immutable, so one of each is enough."""
         if bounds not in self._empties:
             self._empties[bounds] = {
-                h.name: h.cls(bucket_bounds=bounds) for h in self.histograms
+                name: kind(bucket_bounds=bounds) for name, kind in self._kinds.items()
             }
         return self._empties[bounds]
-
-
-def _plain(column: str, value: Any) -> Any:
-    """
-    A counter or extreme.
-
-    Raises:
-        DamagedRowError: It is no number, or below zero.
-    """
-    if isinstance(value, (int, float)) and value >= 0:
-        return value
-    raise DamagedRowError(f"{column} is {value!r}")
 
 
 def _counts(column: str, value: Any) -> dict[str, int]:
@@ -266,9 +168,12 @@ def clean_text(text: str) -> str:
     return text.replace("\0", "\N{SYMBOL FOR NULL}")
 
 
-def _clipped(value: int) -> int:
-    return min(value, INT64_MAX)
+def _clipped(value: Any) -> Any:
+    return value if value is None or value <= INT64_MAX else INT64_MAX
 
 
-def _whole(value: float) -> int:
-    return min(round(value), INT64_MAX)
+def _counts_as_text(counts: Mapping[str, int]) -> str | None:
+    if not counts:
+        return None
+    clean = {clean_text(name): _clipped(n) for name, n in counts.items()}
+    return _encode(clean).decode()

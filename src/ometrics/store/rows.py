@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
-from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
@@ -129,58 +128,61 @@ def write(
         "instance_id": instance_id,
         "bucket_bounds": _bounds_text(counts),
         "saturated": 0,
-        **(TASKS.write(counts.task_statistics) or {}),
-        **(REST.write(counts) or {}),
+        **_named(TASKS, counts.task_statistics),
+        **_named(REST, counts),
     }
     if resources is not None:
         row["memory_usage_mb"] = resources.memory_usage_mb
         row["cpu_usage_percent"] = resources.cpu_usage_percent
         row["goroutine_count"] = resources.goroutine_count
     model_ids = _model_ids(connection, counts.models)
-    of_models, of_calls = [], []
+    of_models: list[list[Any]] = []
+    of_calls: list[list[Any]] = []
     for name, model in counts.models.items():
-        key: dict[str, Any] = {"model_id": model_ids[clean_text(name)]}
-        columns = MODEL.write(model)
-        if columns is not None:
-            of_models.append(key | columns)
+        model_id = model_ids[clean_text(name)]
+        values = MODEL.write(model)
+        if values is not None:
+            of_models.append([model_id, *values])
         for call in model.calls.values():
-            columns = CALL.write(call)
-            if columns is not None:
-                kind = {"operation": call.operation, "provider": call.provider}
-                of_calls.append(key | kind | columns)
-    stopped = sum(list(r.values()).count(INT64_MAX) for r in (*of_models, *of_calls))
+            values = CALL.write(call)
+            if values is not None:
+                of_calls.append([model_id, call.operation, call.provider, *values])
+    stopped = sum(values.count(INT64_MAX) for values in (*of_models, *of_calls))
     if stopped:
         row["saturated"] = (row["saturated"] or 0) + stopped
     inserted = connection.execute(insert(windows), row).inserted_primary_key
     window_id: int = inserted[0]  # type: ignore[index]
-    for of_window in (*of_models, *of_calls):
-        of_window["window_id"] = window_id
-    _insert_all(connection, model_windows, of_models)
-    _insert_all(connection, call_windows, of_calls)
+    _insert_all(connection, model_windows, window_id, of_models)
+    _insert_all(connection, call_windows, window_id, of_calls)
     return window_id
 
 
+def _named(columns: Columns, owner: Any) -> dict[str, Any]:
+    values = columns.write(owner)
+    return {} if values is None else dict(zip(columns.names, values, strict=True))
+
+
 def _insert_all(
-    connection: Connection, table: Table, rows: list[dict[str, Any]]
+    connection: Connection, table: Table, window_id: int, rows: list[list[Any]]
 ) -> None:
     """
-    Insert complete rows.
+    Insert complete rows of a window.
 
     Past SQLAlchemy's handling of each row's parameters, which is half of the time.
     """
-    if not rows:
-        return
-    compiled = _insert_of(table, connection.dialect)
-    if compiled.positional:
-        in_order = itemgetter(*(compiled.positiontup or ()))
-        connection.exec_driver_sql(str(compiled), [in_order(row) for row in rows])
-    else:
-        connection.exec_driver_sql(str(compiled), rows)
+    if rows:
+        statement = _insert_of(table, connection.dialect)
+        many = [(window_id, *values) for values in rows]
+        connection.exec_driver_sql(statement, many)
 
 
 @lru_cache(maxsize=16)
-def _insert_of(table: Table, dialect: Dialect) -> Any:
-    return insert(table).compile(dialect=dialect)
+def _insert_of(table: Table, dialect: Dialect) -> str:
+    """With a place for each column, in the table's order."""
+    names = table.columns.keys()
+    mark = "?" if dialect.paramstyle == "qmark" else "%s"
+    marks = ", ".join([mark] * len(names))
+    return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})"  # noqa: S608
 
 
 def _model_ids(connection: Connection, names: Iterable[str]) -> dict[str, int]:
@@ -240,12 +242,12 @@ def bounds_of(counts: Snapshot) -> tuple[float, ...]:
 
 _MODEL_COLUMNS: Final = [
     model_windows.c.window_id,
-    models.c.name.label("model"),
+    model_windows.c.model_id,
     *(model_windows.c[name] for name in MODEL.needed),
 ]
 _CALL_COLUMNS: Final = [
     call_windows.c.window_id,
-    models.c.name.label("model"),
+    call_windows.c.model_id,
     call_windows.c.operation,
     call_windows.c.provider,
     *(call_windows.c[name] for name in CALL.needed),
@@ -257,6 +259,8 @@ _WINDOW_COLUMNS: Final = [
         *("cpu_usage_percent", "goroutine_count", *TASKS.needed, *REST.needed),
     )
 ]
+_TASKS_AT: Final = 7
+_REST_AT: Final = _TASKS_AT + len(TASKS.needed)
 
 
 class Reader:
@@ -274,6 +278,7 @@ class Reader:
     def __init__(self, connection: Connection, instance_id: str) -> None:
         self._connection = connection
         self._instance_id = instance_id
+        self._names: dict[int, str] = {}
         self.damaged: Counter[str] = Counter()
 
     def read(
@@ -291,37 +296,35 @@ class Reader:
         """
         query = select(*_WINDOW_COLUMNS).where(*where).order_by(MIDDLE, windows.c.id)
         rows = self._rows(query)
-        bounds: dict[int, tuple[float, ...] | None] = {}
-        ended: dict[int, datetime | None] = {}
-        for row in rows:
-            ended[row["id"]] = _time_or_none(row["ended_us"])
-            bounds[row["id"]] = _bounds_of_text(row["bucket_bounds"])
+        bounds = {row[0]: _bounds_of_text(row[3]) for row in rows}
+        ended = {row[0]: _time_or_none(row[2]) for row in rows}
         members: dict[int, dict[str, PerformanceMetrics]] = {id_: {} for id_ in bounds}
-        calls: dict[tuple[int, str], dict[str, CallMetrics]] = {}
+        calls: dict[tuple[int, int], dict[str, CallMetrics]] = {}
+        self._names = self._models(names)
         for row in self._of_windows(call_windows, _CALL_COLUMNS, where, names):
-            key = row["window_id"], row["model"]
-            values = self._values(CALL, row, bounds.get(key[0]))
+            id_, model_id, operation, provider = row[:4]
+            values = self._values(CALL, row, 4, bounds.get(id_))
             if values is not None:
-                operation, provider = row["operation"], row["provider"]
                 call = CallMetrics(operation=operation, provider=provider, **values)
-                name = operation if provider == OLLAMA else f"{operation}@{provider}"
-                calls.setdefault(key, {})[name] = call
+                key = operation if provider == OLLAMA else f"{operation}@{provider}"
+                calls.setdefault((id_, model_id), {})[key] = call
         for row in self._of_windows(model_windows, _MODEL_COLUMNS, where, names):
-            id_, name = row["window_id"], row["model"]
-            values = self._values(MODEL, row, bounds.get(id_))
+            id_, model_id = row[:2]
+            values = self._values(MODEL, row, 2, bounds.get(id_))
             if values is not None:
+                name = self._names[model_id]
                 members[id_][name] = PerformanceMetrics(
                     model=name,
-                    calls=calls.get((id_, name), {}),
+                    calls=calls.get((id_, model_id), {}),
                     last_updated=ended[id_],
                     **values,
                 )
         found = []
         for row in rows:
             try:
-                found.append((row["id"], self._window(row, members[row["id"]])))
+                found.append((row[0], self._window(row, members[row[0]])))
             except (TypeError, ValueError) as error:
-                self.damaged[f"window {row['id']}: {error}"] += 1
+                self.damaged[f"window {row[0]}: {error}"] += 1
         return found
 
     def _of_windows(
@@ -330,62 +333,67 @@ class Reader:
         columns: Sequence[ColumnElement[Any]],
         where: Sequence[ColumnElement[bool]],
         names: Sequence[str] | None,
-    ) -> list[dict[str, Any]]:
-        query = (
-            select(*columns)
-            .select_from(
-                windows.join(table, table.c.window_id == windows.c.id).join(
-                    models, models.c.id == table.c.model_id
-                )
-            )
-            .where(*where)
-        )
+    ) -> list[tuple[Any, ...]]:
+        # Not joined: SQLite would read the whole table and look each window up.
+        there = table.c.window_id.in_(select(windows.c.id).where(*where))
+        query = select(*columns).where(there)
         if names is not None:
-            query = query.where(models.c.name.in_(list(map(clean_text, names))))
+            query = query.where(table.c.model_id.in_(self._names))
         return self._rows(query)
 
-    def _rows(self, query: Any) -> list[dict[str, Any]]:
-        found = self._connection.execute(query)
-        names = list(found.keys())  # plain dictionaries: read ten times as fast
-        return [dict(zip(names, row, strict=True)) for row in found]
+    def _models(self, names: Sequence[str] | None) -> dict[int, str]:
+        """Models by their ids."""
+        if names is None:
+            return dict(self._rows(select(models)))
+        ids = _known_ids(self._connection, list(map(clean_text, names)))
+        return {id_: name for name, id_ in ids.items()}
+
+    def _rows(self, query: Any) -> list[tuple[Any, ...]]:
+        return [tuple(row) for row in self._connection.execute(query).fetchall()]
 
     def _values(
-        self, columns: Columns, row: dict[str, Any], bounds: tuple[float, ...] | None
+        self,
+        columns: Columns,
+        row: tuple[Any, ...],
+        at: int,
+        bounds: tuple[float, ...] | None,
     ) -> dict[str, Any] | None:
-        """A row's fields; `None`, counted, for a damaged row."""
-        if bounds is None:
+        """A row's fields from `at` on; `None`, counted, for a damaged row."""
+        name = self._names.get(row[1])
+        if name is None:
+            problem = "it has no name"
+        elif bounds is None:
             problem = "its window is damaged"
         else:
             try:
-                return columns.read(row, bounds)
+                return columns.read(row, at, bounds)
             except DamagedRowError as error:
                 problem = str(error)
-        self.damaged[
-            f"model {row['model']!r} in window {row['window_id']}: {problem}"
-        ] += 1
+        self.damaged[f"model {name!r} in window {row[0]}: {problem}"] += 1
         return None
 
     def _window(
-        self, row: dict[str, Any], members: dict[str, PerformanceMetrics]
+        self, row: tuple[Any, ...], members: dict[str, PerformanceMetrics]
     ) -> Window:
-        started, ended = row["started_us"], row["ended_us"]
+        _, started, ended, _, memory, cpu, threads = row[:_TASKS_AT]
         resources = None
-        if row["memory_usage_mb"] is not None:
+        if memory is not None:
             resources = ResourceMetrics(
-                memory_usage_mb=row["memory_usage_mb"],
-                cpu_usage_percent=row["cpu_usage_percent"],
-                goroutine_count=row["goroutine_count"],
+                memory_usage_mb=memory,
+                cpu_usage_percent=cpu,
+                goroutine_count=threads,
                 timestamp=time_of(ended),
             )
+        tasks = TASKS.read(row, _TASKS_AT, DEFAULT_BUCKETS)
         snapshot = Snapshot(
             instance_id=self._instance_id,
             start_time=time_of(started),
             collection_time=time_of(ended),
             uptime_seconds=(ended - started) / 1e6,
             models=members,
-            task_statistics=TaskStatistics(**TASKS.read(row, DEFAULT_BUCKETS)),
+            task_statistics=TaskStatistics(**tasks),
             resource_metrics=resources,
-            **REST.read(row, DEFAULT_BUCKETS),
+            **REST.read(row, _REST_AT, DEFAULT_BUCKETS),
         )
         return Window(started, ended, snapshot)
 

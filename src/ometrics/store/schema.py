@@ -49,7 +49,8 @@ from ometrics.snapshot import (
 from ometrics.store.columns import BLOB, Columns
 from ometrics.store.errors import StoreError
 
-FORMAT: Final = 1
+# 2: histograms are written bit by bit (`_cells.pyx`); those of 1 are still read.
+FORMAT: Final = 2
 # Any number, as long as all of us take the same.
 _SCHEMA_LOCK: Final = 0x0_0E71C4
 
@@ -198,6 +199,9 @@ def prepare(connection: Connection, place: str) -> str:
                 changed = True
     if changed:
         _make_views(connection)
+    connection.execute(
+        settings.update().where(settings.c.name == "format").values(value=str(FORMAT))
+    )
     store_id = connection.scalar(
         select(settings.c.value).where(settings.c.name == "store_id")
     )
@@ -227,7 +231,8 @@ def is_complete(connection: Connection, place: str) -> str | None:
         present = {column["name"] for column in inspector.get_columns(table.name)}
         if set(table.columns.keys()) - present:
             return None
-    return check_readable(connection, place)
+    store_id = check_readable(connection, place)
+    return store_id if _format_of(connection) == FORMAT else None
 
 
 def check_readable(connection: Connection, place: str) -> str:
@@ -251,10 +256,7 @@ def check_readable(connection: Connection, place: str) -> str:
 
 def _require_known(connection: Connection, inspector: Any, place: str) -> None:
     """Refuse what a later version wrote: to merge its rows would lose its columns."""
-    format_ = connection.scalar(
-        select(settings.c.value).where(settings.c.name == "format")
-    )
-    newer = format_ is not None and int(format_) > FORMAT
+    newer = _format_of(connection) > FORMAT
     for table in metadata.sorted_tables:
         if newer or not inspector.has_table(table.name):
             continue
@@ -265,6 +267,12 @@ def _require_known(connection: Connection, inspector: Any, place: str) -> None:
             f"{place} was written by a later version of ometrics; nothing was changed."
             " Upgrade: pip install --upgrade ollama-metrics"
         )
+
+
+def _format_of(connection: Connection) -> int:
+    """The version that the rows have; 0 of a store that is being made."""
+    query = select(settings.c.value).where(settings.c.name == "format")
+    return int(connection.scalar(query) or 0)
 
 
 # ruff: noqa: S608 - names of our own tables and columns only
