@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "demo": "see it work, with or without an Ollama",
     "run": "measure a program, unchanged",
     "proxy": "measure clients in any language, in between",
+    "top": "the agents of this machine, at work",
     "show": "what was measured, as tables and histograms",
     "diff": "compare two runs; fail if one got slower",
     "check": "hold a run against rules; fail if one does not hold",

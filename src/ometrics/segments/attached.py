@@ -113,7 +113,7 @@ class Attached:
 
     def follow(self) -> Followed:
         """The same for one who looks again and again: its counts never go back."""
-        return Followed(self.directory, self.read, self.total_of)
+        return Followed(self.directory, self.read, self.total_of, self.bad)
 
     def watch(self, interval: float = 1.0) -> Iterator[Snapshot]:
         """

@@ -31,6 +31,7 @@ class Followed:
         directory: Its path.
         read: Reads it.
         total_of: Adds up what was read.
+        bad: Why files were left out, by name; filled by `read`.
 
     Thread-safety:
         Any thread.
@@ -41,8 +42,10 @@ class Followed:
         directory: str,
         read: Callable[[], Reading],
         total_of: Callable[[list[Snapshot]], Snapshot],
+        bad: dict[str, tuple[str, str]],
     ) -> None:
         self.directory = directory
+        self.bad = bad
         self._read = read
         self._total_of = total_of
         self._lock = threading.Lock()

@@ -78,3 +78,17 @@ def check_owner(status: os.stat_result, name: str) -> None:
             f"others can write to {name} (mode {stat.S_IMODE(status.st_mode):04o}):"
             " use a directory of your own in it, which ometrics makes for you"
         )
+
+
+def directories_under(place: Path) -> list[Path]:
+    """
+    The directories of segments in a place, itself included; links are not followed.
+
+    Args:
+        place: Such as `runtime_directory()`; it need not be there.
+    """
+    return sorted(
+        Path(directory)
+        for directory, _, files in os.walk(place)
+        if any(name == FOLDED or name.endswith(SUFFIX) for name in files)
+    )
