@@ -16,7 +16,7 @@ from ometrics.changes import since
 from ometrics.segments import Followed, Instance, attach, runtime_directory
 from ometrics.segments.places import directories_under
 from ometrics.snapshot import Snapshot
-from ometrics.view.agents import Process
+from ometrics.view.agents import Agent
 
 #: Seconds of what is shown as the present.
 MINUTE: Final = 60.0
@@ -39,14 +39,14 @@ class Found:
     """
 
     directories: list[Path]
-    running: list[tuple[Instance, Path, Process]]
+    running: list[tuple[Instance, Path, Agent]]
     ended: int
     requests: int
     errors: int
     troubles: list[str]
 
     @property
-    def processes(self) -> list[Process]:
+    def processes(self) -> list[Agent]:
         """The processes that run."""
         return [process for _, _, process in self.running]
 
@@ -92,7 +92,7 @@ class Agents:
             OSError: This system cannot have segments.
         """
         directories = self._directories()
-        running: list[tuple[Instance, Path, Process]] = []
+        running: list[tuple[Instance, Path, Agent]] = []
         ended = requests = errors = 0
         troubles: list[str] = []
         for directory in directories:
@@ -119,12 +119,10 @@ class Agents:
         found = [d for place in self.places for d in directories_under(place)]
         return list(dict.fromkeys(found))
 
-    def _process(self, instance: Instance) -> Process:
+    def _process(self, instance: Instance) -> Agent:
         recent = self._recent.setdefault(instance.id, _Recent())
         counts, seconds = recent.add(self._clock(), instance.snapshot)
-        return Process(
-            instance.pid, instance.program, instance.snapshot, counts, seconds
-        )
+        return Agent(instance.pid, instance.program, instance.snapshot, counts, seconds)
 
     def _forget(self, running: Iterable[str]) -> None:
         """Keep nothing of processes that ended."""

@@ -22,7 +22,7 @@ from ometrics.cli.arguments import UnreadableSourceError
 from ometrics.cli.command import Command
 from ometrics.cli.keyboard import Keyboard
 from ometrics.view import agents as rows_of
-from ometrics.view.agents import COLUMNS, GROUPINGS, Process, Row
+from ometrics.view.agents import COLUMNS, GROUPINGS, Agent, Row
 from ometrics.view.escape import harmless
 from ometrics.view.fitted import Flow
 from ometrics.view.terminal import can_animate, console_for
@@ -57,7 +57,7 @@ HELP: Final = """
  up, down  scroll, also by page
  q         quit
 
- reqs      requests since the process began, errs failed ones
+ reqs      requests since the process began, errs failures
  run       requests in flight now, age that of the oldest
  /min      requests of the last minute
  p50, p95  time that half or 95% of those took at most
@@ -130,7 +130,7 @@ class View:
         typed = key if len(key) == 1 else ""
         return replace(self, filter=self.filter + typed, skip=0)
 
-    def rows(self, processes: Iterable[Process]) -> list[Row]:
+    def rows(self, processes: Iterable[Agent]) -> list[Row]:
         """What is to be shown of the processes, in order."""
         rows = rows_of.matching(GROUPINGS[self.group](processes), self.filter)
         return rows_of.ordered(rows, self.sort, largest_first=self.largest_first)

@@ -24,7 +24,7 @@ Model = tuple[PerformanceMetrics, PerformanceMetrics | None]
 
 
 @dataclass(frozen=True)
-class Process:
+class Agent:
     """
     A process at work.
 
@@ -94,7 +94,7 @@ COLUMNS: Final[Mapping[str, Column]] = {
 _TEXTS: Final = ("process", "model")
 
 
-def by_process(processes: Iterable[Process]) -> list[Row]:
+def by_process(processes: Iterable[Agent]) -> list[Row]:
     """One row a process."""
     return [
         _row(
@@ -107,9 +107,9 @@ def by_process(processes: Iterable[Process]) -> list[Row]:
     ]
 
 
-def by_model(processes: Iterable[Process]) -> list[Row]:
+def by_model(processes: Iterable[Agent]) -> list[Row]:
     """One row a model, of whatever processes use it."""
-    found: dict[str, list[tuple[Process, Model]]] = {}
+    found: dict[str, list[tuple[Agent, Model]]] = {}
     for process in processes:
         for name, model in process.models():
             found.setdefault(name, []).append((process, model))
@@ -124,7 +124,7 @@ def by_model(processes: Iterable[Process]) -> list[Row]:
     ]
 
 
-def by_both(processes: Iterable[Process]) -> list[Row]:
+def by_both(processes: Iterable[Agent]) -> list[Row]:
     """One row for each model in each process."""
     rows = []
     for process in processes:
@@ -137,14 +137,14 @@ def by_both(processes: Iterable[Process]) -> list[Row]:
 
 
 #: The ways to make rows, by name.
-GROUPINGS: Final[Mapping[str, Callable[[Iterable[Process]], list[Row]]]] = {
+GROUPINGS: Final[Mapping[str, Callable[[Iterable[Agent]], list[Row]]]] = {
     "process and model": by_both,
     "process": by_process,
     "model": by_model,
 }
 
 
-def _label(process: Process) -> str:
+def _label(process: Agent) -> str:
     return f"{process.pid} {process.program}"
 
 
