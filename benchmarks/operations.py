@@ -405,6 +405,7 @@ OPERATIONS = (
         'mc.get_model_metrics("m")',
         one_model,
         (Bar("none", against="original:GetModelMetrics"),),
+        instructions=500,
     ),
     Operation(
         "snapshot",

@@ -70,9 +70,11 @@ def _without_core() -> None:
     package = ModuleType("ometrics")
     package.__path__ = [str(ROOT / "src" / "ometrics")]
     sys.modules["ometrics"] = package
-    compiled = ModuleType("ometrics._histogram")
-    compiled.__getattr__ = lambda _: lambda *_: None  # type: ignore[method-assign]
-    sys.modules["ometrics._histogram"] = compiled
+    for name in ("_histogram", "_validation"):
+        compiled = ModuleType(f"ometrics.{name}")
+        compiled.__getattr__ = lambda _: lambda *_: None  # type: ignore[method-assign]
+        sys.modules[compiled.__name__] = compiled
+        setattr(package, name, compiled)
 
 
 def main() -> int:

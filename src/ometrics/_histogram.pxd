@@ -27,8 +27,10 @@ cdef class Layout:
     cdef int *exp_end           # last cell of each exponential bucket
     cdef int *bound_end         # last cell at or below each explicit bound
     cdef dict _ends             # explicit bound -> last cell at or below it
+    cdef dict _ends_of          # id of bounds -> them, and the ends of all of them
 
     cdef om_cells cells_of(self, int first, bytes cells) except *
+    cdef bytes ends_of(self, tuple bounds)
     cdef uint64_t explicit_counts(
         self, const om_cells *cells, uint64_t *counts
     ) noexcept nogil

@@ -29,7 +29,6 @@ from ometrics._buckets cimport (
     SLICES,
     cell_of,
 )
-from ometrics._record cimport nanoseconds
 
 cimport cython
 
@@ -38,8 +37,6 @@ cdef enum:
     COUNT_SIZE = sizeof(uint64_t)
 
 cdef double TWO_TO_64 = ldexp(1.0, 64)
-cdef double TWO_TO_53 = ldexp(1.0, 53)          # whole numbers are exact up to here
-cdef double TOKEN_SECONDS = ldexp(1.0, -14)     # as `histogram.TOKEN_SECONDS`
 
 cdef inline const uint64_t *counts_of(bytes cells) noexcept:
     return <const uint64_t *> <void *> PyBytes_AS_STRING(cells)
@@ -143,6 +140,7 @@ cdef class Layout:
 
         self.n_bounds = n_explicit
         self._ends = {}
+        self._ends_of = {}
         self.exp_end = <int *> malloc((EXP_CELLS + 1) * sizeof(int))
         self.bound_end = <int *> malloc((n_explicit + 1) * sizeof(int))
         self.c.upper = <double *> malloc(
@@ -323,6 +321,30 @@ cdef class Layout:
                 value = low
             values[i] = value
 
+    cdef bytes ends_of(self, tuple bounds):
+        """
+        The last cell at or below each of these bounds, as C integers.
+
+        Raises:
+            ValueError: One is no bound of this layout.
+        """
+        cdef object key = <size_t> <PyObject *> bounds  # the hash of floats is dear
+        cdef bytes ends
+        cdef int i
+        entry = self._ends_of.get(key)
+        if entry is None:
+            ends = PyBytes_FromStringAndSize(NULL, len(bounds) * sizeof(int))
+            for i in range(<int> len(bounds)):
+                end = self._ends.get(bounds[i])
+                if end is None:
+                    raise ValueError(f"{bounds[i]!r} is not a bound of this histogram")
+                (<int *> <void *> PyBytes_AS_STRING(ends))[i] = end
+            if len(self._ends_of) >= MAX_LAYOUTS:
+                self._ends_of.clear()
+            # Holds the bounds, so that their id stays their own.
+            entry = self._ends_of[key] = (bounds, ends)
+        return <bytes> (<tuple> entry)[1]
+
     def cumulative(self, tuple bounds not None, int first, bytes cells not None, /):
         """
         Exact number of values at or below each of `bounds`, and in all.
@@ -339,26 +361,23 @@ cdef class Layout:
             ValueError: A bound is not one of this layout's, so no exact count exists.
         """
         cdef om_cells c = self.cells_of(first, cells)
-        cdef int i = 0
-        cdef int k = 0
-        cdef int end
-        cdef uint64_t seen = 0
-        cdef bytes result = new_cells(len(bounds) + 1)
+        cdef bytes ends = self.ends_of(bounds)
+        cdef const int *end = <const int *> <void *> PyBytes_AS_STRING(ends)
+        cdef int n = <int> len(bounds)
+        cdef bytes result = new_cells(n + 1)
         cdef uint64_t *below = <uint64_t *> counts_of(result)
-        for bound in bounds:
-            found = self._ends.get(bound)
-            if found is None:
-                raise ValueError(f"{bound!r} is not a bound of this histogram")
-            end = <int> found - first
-            while i < c.n and i <= end:
+        cdef uint64_t seen = 0
+        cdef int i = 0
+        cdef int k
+        for k in range(n):
+            while i < c.n and first + i <= end[k]:
                 seen += c.counts[i]
                 i += 1
             below[k] = seen
-            k += 1
         while i < c.n:
             seen += c.counts[i]
             i += 1
-        below[k] = seen
+        below[n] = seen
         return result
 
     def exponential(self, int first, bytes cells not None, /):
@@ -602,6 +621,23 @@ def layout_of(tuple buckets not None, /):
         ValueError: `buckets` is empty or too long, not ascending, or has a bound that
             is not a positive finite number of seconds or has its neighbour's label.
     """
+    return layout_for(buckets)
+
+
+cdef Layout layout_for(tuple buckets):
+    """`layout_of`, at once for a tuple that was seen before."""
+    cdef object key = <size_t> <PyObject *> buckets
+    entry = BY_IDENTITY.get(key)
+    if entry is None:
+        entry = buckets, equal_layout(buckets)  # kept, so that its id stays its own
+        if len(BY_IDENTITY) >= MAX_LAYOUTS:
+            BY_IDENTITY.clear()
+        BY_IDENTITY[key] = entry
+    return <Layout> (<tuple> entry)[1]
+
+
+cdef Layout equal_layout(tuple buckets):
+    """The one layout of all equal tuples."""
     layout = LAYOUTS.get(buckets)
     if layout is None:
         Layout(buckets)         # names a bad bound before sorting would hide it
@@ -612,102 +648,3 @@ def layout_of(tuple buckets not None, /):
             LAYOUTS.clear()
         LAYOUTS[buckets] = layout
     return layout
-
-
-cdef Layout layout_for(tuple buckets):
-    """`layout_of`, at once for a tuple that was seen before."""
-    cdef object key = <size_t> <PyObject *> buckets
-    entry = BY_IDENTITY.get(key)
-    if entry is None:
-        entry = buckets, layout_of(buckets)     # kept, so that its id stays its own
-        if len(BY_IDENTITY) >= MAX_LAYOUTS:
-            BY_IDENTITY.clear()
-        BY_IDENTITY[key] = entry
-    return <Layout> (<tuple> entry)[1]
-
-
-# --- What a histogram must be
-
-def check_latencies(histogram, /):
-    """
-    Refuse a `LatencyHistogram` that no values could have made.
-
-    Raises:
-        TypeError: A field is of another type.
-        ValueError: A field contradicts the layout or another field; the message names
-            it.
-    """
-    check(histogram, histogram.sum_ns, "sum_ns", 1.0)
-
-
-def check_tokens(histogram, /):
-    """The same for a `TokenHistogram`."""
-    check(histogram, histogram.total, "total", TOKEN_SECONDS)
-
-
-cdef int check(histogram, sum, str sum_name, double unit) except -1:
-    """`unit` is the place of the value 1 among the cells, in seconds."""
-    buckets = histogram.bucket_bounds
-    cells = histogram.cells
-    first = histogram.first_cell
-    low = histogram.min
-    high = histogram.max
-    if type(buckets) is not tuple or type(cells) is not bytes:
-        raise TypeError("a histogram's bucket_bounds are a tuple, its cells bytes")
-    if not isinstance(first, int) or not isinstance(sum, int):
-        raise TypeError(f"a histogram's first_cell and {sum_name} are integers")
-    cdef Layout layout = layout_for(buckets)
-    if not 0 <= first < layout.c.n_cells:
-        raise ValueError(
-            f"first_cell {first} is not one of the {layout.c.n_cells} of this layout"
-        )
-    if not 0 <= sum <= UINT64_MAX:
-        raise ValueError(f"{sum_name} {sum} is not within 0 to 2^64 - 1")
-    cdef om_cells c = layout.cells_of(first, cells)
-    cdef uint64_t known_sum = sum
-    if c.n == 0:
-        if first == 0 and known_sum == 0 and low is None and high is None:
-            return 0
-        for name, value, nothing in (
-            ("first_cell", first, 0), (sum_name, sum, 0), ("min", low, None),
-            ("max", high, None),
-        ):
-            if value != nothing:
-                raise ValueError(f"{name} {value} of no values must be {nothing}")
-    if c.counts[0] == 0 or c.counts[c.n - 1] == 0:
-        raise ValueError("cells must be trimmed: neither end may be zero")
-    cdef bint over
-    cdef uint64_t count = sum_of(c.counts, c.n, &over)
-    if over:
-        raise ValueError(f"cells add up to more than {UINT64_MAX}")
-    cdef double least = check_extreme(layout, low, "min", unit, c.first, "first")
-    cdef double most = check_extreme(
-        layout, high, "max", unit, c.first + c.n - 1, "last"
-    )
-    if least > most:
-        raise ValueError(f"min {low} is above max {high}")
-    # Each value is rounded to a whole number before it is added, always the same way.
-    cdef uint64_t mean = known_sum // count
-    if known_sum != UINT64_MAX and least < TWO_TO_53 and mean < whole(least, unit):
-        raise ValueError(f"{sum_name} {sum} is below {count} times min {low}")
-    mean += known_sum % count != 0
-    if most < TWO_TO_53 and mean > whole(most, unit):
-        raise ValueError(f"{sum_name} {sum} is above {count} times max {high}")
-    return 0
-
-
-cdef double check_extreme(
-    Layout layout, extreme, str name, double unit, int cell, str place
-) except? -1.0:
-    """The extreme as a number, NaN where it is not known."""
-    if extreme is None:
-        return NAN
-    cdef double value = extreme
-    if not 0.0 <= value < INFINITY or cell_of(&layout.c, value * unit) != cell:
-        raise ValueError(f"{name} {extreme} is not in the {place} cell")
-    return value
-
-
-cdef inline uint64_t whole(double value, double unit) noexcept:
-    """What a value adds to the sum: nanoseconds, or tokens, which are whole."""
-    return nanoseconds(value) if unit == 1.0 else <uint64_t> value

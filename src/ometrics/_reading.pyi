@@ -12,9 +12,6 @@ OVERFLOW: Final[str]
 _Default = TypeVar("_Default")
 
 @final
-class Plan: ...
-
-@final
 class Copy: ...
 
 @final

@@ -15,11 +15,12 @@ from collections.abc import Mapping
 from operator import itemgetter
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from cpython.datetime cimport datetime_from_timestamp, import_datetime
+from cpython.dict cimport PyDict_SetItem
+from cpython.list cimport PyList_New
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from ometrics._copy cimport (
     NO_MEMORY,
@@ -40,6 +41,7 @@ from ometrics._fields cimport (
     SNAPSHOT_COUNTERS,
     TASK_COUNTERS,
 )
+from ometrics._plan cimport Plan, called, fill
 from ometrics._record cimport (
     MAX_CODES,
     MAX_OPERATIONS,
@@ -53,28 +55,25 @@ from ometrics._record cimport (
 from ometrics._state cimport INVALID_REASONS, om_totals
 from ometrics._arguments cimport model_name
 from ometrics._table cimport Slot, Table, monotonic, precise_wall
+from ometrics._utc cimport utc_of
 
 cimport cython
 
 from ometrics._table import INVALID, OVERFLOW
-
-import_datetime()
 
 cdef enum:
     HEADER = sizeof(om_record) - NAME_BYTES
     MAX_RECORDS = 64            # of one model: its own and those of its calls
     MAX_EMPTY = 64              # sets of buckets whose empty histograms are kept
 
-cdef extern from "Python.h":
-    PyObject **PySequence_Fast_ITEMS(list)
-    object PyObject_Vectorcall(
-        object callable, PyObject *const *args, size_t nargs, object keywords
-    )
+# id of buckets -> them, and the histograms of nothing: of latencies and of tokens.
+cdef dict EMPTY = {}
 
-cdef dict EMPTY = {}            # buckets -> histograms of nothing
+# Keywords of histograms.
+cdef tuple LATENCIES = ("bucket_bounds", "min", "max", "first_cell", "cells", "sum_ns")
+cdef tuple TOKENS = (*LATENCIES[:5], "total")
 
 # Filled by load().
-cdef object UTC = None
 cdef object LatencyHistogram = None
 cdef object TokenHistogram = None
 cdef object ReadOnlyDict = None
@@ -89,79 +88,13 @@ cdef Plan TASK_PLAN = None
 cdef Plan SNAPSHOT_PLAN = None
 
 
-@cython.final
-cdef class Plan:
-    """
-    The names under which an array of counters, of codes and of histograms becomes a
-    read type, in the order of the places.
-
-    Args:
-        owner: The read type.
-        n_counters: How many counters the core was compiled for.
-        n_codes: How many mappings of codes.
-        n_histograms: How many histograms.
-        others: Fields that the caller gives, after these.
-
-    Raises:
-        ImportError: The declarations are not those that the core was compiled for.
-    """
-    cdef object owner
-    cdef tuple keywords
-    cdef int n_counters, n_codes, n_histograms
-    cdef list known_by          # place of the counter that says if one is known, or -1
-    cdef list of_tokens         # whether a histogram is one of tokens
-
-    def __cinit__(self, owner, int n_counters, int n_codes, int n_histograms, others):
-        from ometrics.fields import Counter, Counts, Histogram, fields_of, stored
-        from ometrics.histogram import TokenHistogram
-        counters = stored(owner, Counter)
-        codes = stored(owner, Counts)
-        histograms = stored(owner, Histogram)
-        if (len(counters), len(codes), len(histograms)) != (
-            n_counters, n_codes, n_histograms
-        ):
-            raise ImportError(
-                f"{owner.__name__} has other fields than ometrics was compiled for:"
-                " build it anew"
-            )
-        declared = {field.name: field for field in fields_of(owner)}
-        self.owner = owner
-        self.n_counters = n_counters
-        self.n_codes = n_codes
-        self.n_histograms = n_histograms
-        self.keywords = (*counters, *codes, *histograms, *others)
-        self.known_by = [
-            counters.index(declared[name].known_by) if declared[name].known_by else -1
-            for name in counters
-        ]
-        self.of_tokens = [
-            declared[name].metric.unit == "{token}" for name in histograms
-        ]
-
-    cdef int add_counters(self, list values, const uint64_t *counters) except -1:
-        cdef int i, known
-        for i in range(self.n_counters):
-            known = self.known_by[i]
-            values.append(None if known >= 0 and counters[known] == 0 else counters[i])
-        return 0
-
-    cdef object make(self, list values):
-        """The read type of values in the order of the keywords."""
-        return PyObject_Vectorcall(
-            self.owner, PySequence_Fast_ITEMS(values), 0, self.keywords
-        )
-
-
 cdef int load() except -1:
     """Import the read types."""
-    global UTC, LatencyHistogram, TokenHistogram, ReadOnlyDict, NO_ITEMS
+    global LatencyHistogram, TokenHistogram, ReadOnlyDict, NO_ITEMS
     global ResourceMetrics, TOKEN_SECONDS, OPERATIONS, OLLAMA
     global MODEL_PLAN, CALL_PLAN, TASK_PLAN, SNAPSHOT_PLAN
-    from datetime import timezone
-
     from ometrics import fields, histogram, models, snapshot
 
-    UTC = timezone.utc
     LatencyHistogram = histogram.LatencyHistogram
     TokenHistogram = histogram.TokenHistogram
     TOKEN_SECONDS = histogram.TOKEN_SECONDS
@@ -213,12 +146,16 @@ cdef class Copy:
     cdef om_copy c
     cdef list codes             # of the core; only ever grows
     cdef tuple buckets          # of the collector; None where no record is read
+    cdef object no_latencies    # the histograms of nothing with these buckets
+    cdef object no_tokens
 
     def __cinit__(self, Table table, tuple buckets):
         if SNAPSHOT_PLAN is None:
             load()
         memset(&self.c, 0, sizeof(self.c))
         self.buckets = buckets
+        if buckets is not None:
+            _, self.no_latencies, self.no_tokens = empty_histograms(buckets)
         if table is None:       # what was copied elsewhere is put in here
             return
         if table.clock is not None:
@@ -249,158 +186,150 @@ cdef class Copy:
 
     cdef object codes_of(self, const om_codes *codes):
         cdef uint32_t i
-        cdef dict result
         if codes.n == 0 and codes.counts[MAX_CODES] == 0:
             return NO_ITEMS
-        result = {}
+        result = ReadOnlyDict()
         for i in range(codes.n):
-            result[self.codes[codes.ids[i]]] = codes.counts[i]
+            PyDict_SetItem(result, self.codes[codes.ids[i]], codes.counts[i])
         if codes.counts[MAX_CODES]:
-            result["_OTHER"] = codes.counts[MAX_CODES]
-        return ReadOnlyDict(result)
+            PyDict_SetItem(result, "_OTHER", codes.counts[MAX_CODES])
+        return result
 
-    cdef int add_histograms(
-        self, list values, Plan plan, const char *data, size_t *at
-    ) except -1:
-        cdef om_packed_histogram h
-        cdef Py_ssize_t size
+    cdef object histogram_of(self, const om_packed_histogram *h, bint tokens):
+        cdef list values
+        if h.n_cells == 0:
+            return self.no_tokens if tokens else self.no_latencies
+        values = PyList_New(6)
+        fill(values, 0, self.buckets)
+        fill(values, 1, h.h.min / TOKEN_SECONDS if tokens else h.h.min)
+        fill(values, 2, h.h.max / TOKEN_SECONDS if tokens else h.h.max)
+        fill(values, 3, h.first)
+        fill(values, 4, PyBytes_FromStringAndSize(
+            <const char *> (h + 1), h.n_cells * sizeof(uint64_t)
+        ))
+        fill(values, 5, h.h.sum_ns)
+        if tokens:
+            return called(TokenHistogram, values, TOKENS)
+        return called(LatencyHistogram, values, LATENCIES)
+
+    cdef list values(self, Plan plan, const om_record *r, size_t *at):
+        """
+        What a packed record says, in the order of the plan.
+
+        Args:
+            at: Where its histograms begin; where they end, afterwards.
+        """
+        cdef const om_packed_histogram *h
+        cdef list values = plan.values(r.counters)
+        cdef int place = plan.n_counters
         cdef int i
-        cdef bint tokens
-        cdef tuple empty = empty_histograms(self.buckets)
+        for i in range(plan.n_codes):
+            fill(values, place, self.codes_of(&r.codes[i]))
+            place += 1
         for i in range(plan.n_histograms):
-            memcpy(&h, data + at[0], sizeof(h))
-            at[0] += sizeof(h)
-            size = h.n_cells * sizeof(uint64_t)
-            tokens = plan.of_tokens[i]
-            if size == 0:
-                values.append(empty[tokens])
-                continue
-            cells = PyBytes_FromStringAndSize(data + at[0], size)
-            at[0] += size
-            if tokens:
-                values.append(TokenHistogram(
-                    bucket_bounds=self.buckets,
-                    total=h.h.sum_ns,
-                    min=h.h.min / TOKEN_SECONDS,
-                    max=h.h.max / TOKEN_SECONDS,
-                    first_cell=h.first,
-                    cells=cells,
-                ))
-            else:
-                values.append(LatencyHistogram(
-                    bucket_bounds=self.buckets,
-                    sum_ns=h.h.sum_ns,
-                    min=h.h.min,
-                    max=h.h.max,
-                    first_cell=h.first,
-                    cells=cells,
-                ))
-        return 0
+            h = <const om_packed_histogram *> (self.c.packed + at[0])
+            at[0] += sizeof(h[0]) + h.n_cells * sizeof(uint64_t)
+            fill(values, place, self.histogram_of(h, plan.of_tokens[i]))
+            place += 1
+        return values
 
     cdef dict models(self, dict running):
         """The models, by order of first record, with their calls in place."""
         cdef size_t at = 0
-        cdef om_record r
+        cdef const om_record *r     # its name ends where its histograms begin
         cdef uint32_t last = 0
         cdef bint ordered = True
-        cdef list models = []       # (order, name, values of the plan)
+        cdef list models = []       # (order, name, values, time)
         cdef dict calls = {}        # name -> operation -> values of the plan
         cdef double uptime = self.uptime()
         cdef dict result = {}
-        cdef Plan plan
-        cdef int i
         while at < self.c.used:
-            memcpy(&r, self.c.packed + at, HEADER)
-            at += HEADER
-            name = PyUnicode_DecodeUTF8(self.c.packed + at, r.name_length, NULL)
-            at = (at + <size_t> r.name_length + 7) & ~(<size_t> 7)
-            plan = MODEL_PLAN if r.operation == NOT_A_CALL else CALL_PLAN
-            values = []
-            plan.add_counters(values, r.counters)
-            for i in range(plan.n_codes):
-                values.append(self.codes_of(&r.codes[i]))
-            self.add_histograms(values, plan, self.c.packed, &at)
+            r = <const om_record *> (self.c.packed + at)
+            name = PyUnicode_DecodeUTF8(r.name, r.name_length, NULL)
+            at = (at + HEADER + <size_t> r.name_length + 7) & ~(<size_t> 7)
             if r.operation == NOT_A_CALL:
                 ordered = ordered and r.order >= last
                 last = r.order
-                values += (name, time_of(r.updated_ns), uptime)
-                models.append((r.order, name, values))
+                models.append((
+                    r.order, name, self.values(MODEL_PLAN, r, &at),
+                    time_of(r.updated_ns),
+                ))
             else:
                 key = r.provider * (MAX_OPERATIONS + 1) + r.operation
-                calls.setdefault(name, {})[key] = values
+                calls.setdefault(name, {})[key] = self.values(CALL_PLAN, r, &at)
         if not ordered:     # recorders came to their models before the snapshot did
             models.sort(key=itemgetter(0))
-        for _, name, values in models:
-            values.append(self.calls_of(calls.get(name), running.get(name)))
-            result[name] = MODEL_PLAN.make(values)
+        for _, name, values, updated in models:
+            of_calls = self.calls_of(calls.get(name), running.get(name))
+            result[name] = MODEL_PLAN.make(values, (name, updated, uptime, of_calls))
         for name, keys in running.items():
             if name not in result:      # running, and nothing recorded yet
-                values = self.nothing(MODEL_PLAN)
-                values += (name, None, uptime, self.calls_of(None, keys))
-                result[name] = MODEL_PLAN.make(values)
+                others = (name, None, uptime, self.calls_of(None, keys))
+                result[name] = MODEL_PLAN.make(self.nothing(MODEL_PLAN), others)
         return result
 
     cdef list nothing(self, Plan plan):
         """The values of a record that counted nothing."""
         cdef om_record r
-        cdef list values = []
+        cdef list values
         cdef int i
         memset(&r, 0, HEADER)
-        plan.add_counters(values, r.counters)
-        values += [NO_ITEMS] * plan.n_codes
-        empty = empty_histograms(self.buckets)
+        values = plan.values(r.counters)
+        for i in range(plan.n_codes):
+            fill(values, plan.n_counters + i, NO_ITEMS)
         for i in range(plan.n_histograms):
-            values.append(empty[bool(plan.of_tokens[i])])
+            fill(
+                values, plan.n_counters + plan.n_codes + i,
+                self.no_tokens if plan.of_tokens[i] else self.no_latencies,
+            )
         return values
 
     cdef object calls_of(self, dict finished, dict running):
         """The calls of one model: those that finished, and those that run."""
-        cdef dict result = {}
         if finished is None and running is None:
             return NO_ITEMS
+        result = ReadOnlyDict()
         finished = finished or {}
         running = running or {}
-        for key in {**finished, **running}:
+        for key in {**finished, **running} if running else finished:
             values = finished.get(key)
             if values is None:
                 values = self.nothing(CALL_PLAN)
             operation = OPERATIONS[key % (MAX_OPERATIONS + 1) - 1]
             provider = self.codes[key // (MAX_OPERATIONS + 1)]
-            values += (operation, provider, *running.get(key, (0, None)))
             name = operation if provider == OLLAMA else f"{operation}@{provider}"
-            result[name] = CALL_PLAN.make(values)
-        return ReadOnlyDict(result)
+            others = (operation, provider, *running.get(key, (0, None)))
+            PyDict_SetItem(result, name, CALL_PLAN.make(values, others))
+        return result
 
 
 cdef tuple empty_histograms(tuple buckets):
-    """Of latencies and of tokens: all histograms of nothing are the same two."""
-    pair = EMPTY.get(buckets)
-    if pair is None:
+    """The buckets, and with these the histograms of no latencies and of no tokens."""
+    cdef object key = <size_t> <PyObject *> buckets     # the hash of floats is dear
+    entry = EMPTY.get(key)
+    if entry is None:
         if len(EMPTY) >= MAX_EMPTY:
             EMPTY.clear()
-        pair = EMPTY[buckets] = (
+        entry = EMPTY[key] = (     # holds the buckets, so that their id stays their own
+            buckets,
             LatencyHistogram(bucket_bounds=buckets),
             TokenHistogram(bucket_bounds=buckets),
         )
-    return pair
+    return entry
 
 
-cdef object time_of(int64_t ns):
-    """UTC to the microsecond; None for never."""
-    if ns == OM_NEVER:
-        return None
-    return datetime_from_timestamp(ns // 1000 / 1e6, tz=UTC)
+cdef inline object time_of(int64_t ns):
+    """When that was; None for never."""
+    return None if ns == OM_NEVER else utc_of(ns)
 
 
 cdef object tasks_of(const om_totals *t):
-    cdef list values = []
-    TASK_PLAN.add_counters(values, t.tasks)
-    if t.task_min_ms <= t.task_max_ms:
-        values += (t.task_min_ms, t.task_max_ms)
-    else:
-        values += (None, None)
-    values.append(time_of(t.task_updated_ns))
-    return TASK_PLAN.make(values)
+    cdef bint known = t.task_min_ms <= t.task_max_ms
+    return TASK_PLAN.make(TASK_PLAN.values(t.tasks), (
+        t.task_min_ms if known else None,
+        t.task_max_ms if known else None,
+        time_of(t.task_updated_ns),
+    ))
 
 
 cdef object resources_of(const om_totals *t):
@@ -528,16 +457,13 @@ cdef object assembled(Copy copy, dict names, object instance_id):
     """A snapshot whose models are made when they are first looked at."""
     cdef const om_totals *t = &copy.c.totals
     cdef Models models = Models.__new__(Models)
-    cdef list values = []
     models.copy = copy
     models.running = copy.running(names)
-    SNAPSHOT_PLAN.add_counters(values, t.counters)
-    values += (
+    return SNAPSHOT_PLAN.make(SNAPSHOT_PLAN.values(t.counters), (
         instance_id, time_of(t.start_wall_ns), time_of(copy.c.wall_ns), copy.uptime(),
         models, tasks_of(t), resources_of(t), invalid_of(t),
         copy.c.events_emitted, copy.c.events_dropped,
-    )
-    return SNAPSHOT_PLAN.make(values)
+    ))
 
 
 cdef object invalid_of(const om_totals *t):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 import msgspec
 
-from ometrics import _histogram
+from ometrics import _histogram, _validation
 from ometrics._histogram import layout_of
 from ometrics.bounds import (
     DEFAULT_BUCKETS,
@@ -271,7 +271,7 @@ class LatencyHistogram(_Histogram, frozen=True, kw_only=True, gc=False):
     """
 
     _SUM: ClassVar[str] = "sum_ns"
-    __post_init__ = _histogram.check_latencies  # type: ignore[misc]  # called with `self`
+    __post_init__ = _validation.check_latencies  # type: ignore[misc]  # called with `self`
 
     sum_ns: int = 0
 
@@ -360,7 +360,7 @@ class TokenHistogram(_Histogram, frozen=True, kw_only=True, gc=False):
     overflow_index: ClassVar[int] = _MAX_TOKEN_EXPONENT * 2**5
 
     _SUM: ClassVar[str] = "total"
-    __post_init__ = _histogram.check_tokens  # type: ignore[misc]  # called with `self`
+    __post_init__ = _validation.check_tokens  # type: ignore[misc]  # called with `self`
 
     total: int = 0
 

@@ -8,18 +8,19 @@ import logging
 import math
 import weakref
 from array import array
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from oracle import Oracle, facts, label, quantile
 
 from ometrics import LatencyHistogram, MetricsCollector, PerformanceMetrics
 from ometrics._table import n_codes
+from ometrics.testing import FakeClock
 
 LIMIT = 2**64 - 1
 BAD = {
@@ -560,3 +561,18 @@ class TestExactness:
     def test_labels(self, value: float) -> None:
         """A value is counted under its label and no other."""
         assert 1 == LatencyHistogram.of([value]).buckets[label(value)]
+
+
+@given(st.floats(-9.2e9, 9.2e9))
+@example(-1e-6)
+@example(951_782_400.0 - 1e-6)  # the last microsecond before February 29, 2000
+@example(-2_203_891_200.0)  # March 1, 1900, which followed February 28
+def test_time_is_as_the_calendar_has_it(seconds: float) -> None:
+    """A time is UTC to the microsecond, in any year that a clock can show."""
+    clock = FakeClock(time=seconds)
+    mc = MetricsCollector(clock=clock)
+    ns = int(clock.time() * 1e9)
+    expected = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(
+        microseconds=ns // 1000
+    )
+    assert mc.snapshot().collection_time == expected
