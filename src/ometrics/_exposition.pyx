@@ -8,17 +8,18 @@ bytes are written with the GIL released, so that other threads run in between.
 No lock: a `Page` is for one thread.
 """
 
+from msgspec.json import Encoder
+
 from cpython.bytes cimport (
     PyBytes_AS_STRING,
     PyBytes_FromStringAndSize,
     PyBytes_GET_SIZE,
 )
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
-from cpython.mem cimport PyMem_Free
-from libc.math cimport isfinite, rint
+from libc.math cimport fabs, rint
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memmove, strlen
+from libc.string cimport memchr, memcpy, memmove
 
 from ometrics._growing cimport (
     DECIMAL,
@@ -33,17 +34,16 @@ from ometrics._growing cimport (
 cimport cython
 
 
-cdef extern from "Python.h":
-    enum: Py_DTSF_ADD_DOT_0
-    char *PyOS_double_to_string(
-        double value, char code, int precision, int flags, int *kind
-    ) except NULL
-
 cdef enum:
     AT_ONCE = 256               # samples gathered at a time: some 50 us with the GIL
     MAX_FLOAT = 32              # the longest takes 24 characters
+    MAX_NAMES = 64
+
+cdef dict NAMES = {}            # attribute -> `,label="`
 
 cdef dict SPECIAL = {"nan": "NaN", "inf": "+Inf", "-inf": "-Inf"}
+# The shortest fraction of a float, in a tenth of Python's time.
+cdef object ENCODE = Encoder().encode
 
 
 cdef struct om_text:
@@ -54,6 +54,7 @@ cdef struct om_text:
 cdef struct om_number:
     uint64_t integer            # what is written where there is no text
     om_text text
+    bint is_later               # the text is still to be made, with that of others
     char digits[MAX_FLOAT]      # where the text of a float is
 
 
@@ -104,14 +105,19 @@ def labels(tuple pairs not None, /):
     Args:
         pairs: Attributes and their values, in valid Unicode.
     """
-    cdef bytearray text = bytearray()
+    cdef list parts = []
     for key, value in pairs:
         if "\\" in value or '"' in value or "\n" in value:
             value = (
                 value.replace("\\", r"\\").replace('"', r'\"').replace("\n", r"\n")
             )
-        text += b',%s="%s"' % (key.replace(".", "_").encode(), value.encode())
-    return bytes(text)
+        name = NAMES.get(key)
+        if name is None:
+            name = f',{key.replace(".", "_")}="'.encode()
+            if len(NAMES) < MAX_NAMES:
+                NAMES[key] = name
+        parts += (name, value.encode(), b'"')
+    return b"".join(parts)
 
 
 def number_text(value, /):
@@ -158,27 +164,54 @@ cdef inline size_t write_fraction(
     return MAX_FLOAT - at
 
 
-cdef int read_number(om_number *number, value, list kept) except -1:
-    cdef char *digits
+cdef int read_number(om_number *number, value, list kept, list later) except -1:
+    """Take over a number; `later` gets one whose text `put_later` has to make."""
     cdef double x
     number.text.n = 0
-    if PyFloat_CheckExact(value) and isfinite(PyFloat_AS_DOUBLE(value)):
+    number.is_later = False
+    if PyFloat_CheckExact(value):
         x = PyFloat_AS_DOUBLE(value)
         number.text.data = number.digits
         number.text.n = write_fraction(number.digits, x, 1e9, 9)
         if number.text.n == 0:
             number.text.n = write_fraction(number.digits, x, 1e6, 6)
-        if number.text.n == 0:
-            digits = PyOS_double_to_string(x, c"r", 0, Py_DTSF_ADD_DOT_0, NULL)
-            number.text.n = strlen(digits)
-            memcpy(number.digits, digits, number.text.n)
-            PyMem_Free(digits)
+        if number.text.n:
+            return 0
+        if 1e-4 <= fabs(x) < 1e16:      # without an exponent
+            number.is_later = True
+            later.append(value)
+            return 0
     elif type(value) is int and 0 <= value <= 0xFFFF_FFFF_FFFF_FFFF:
         number.integer = value
-    else:
-        text = number_text(value).encode()
-        kept.append(text)
-        number.text = text_of(text)
+        return 0
+    text = number_text(value).encode()
+    kept.append(text)
+    number.text = text_of(text)
+    return 0
+
+
+cdef int put_later(om_sample *samples, Py_ssize_t n, list kept, list later) except -1:
+    """Make the texts that are still missing, all at once."""
+    cdef bytes texts
+    cdef const char *at
+    cdef const char *end
+    cdef const char *comma
+    cdef Py_ssize_t i
+    if not later:
+        return 0
+    texts = ENCODE(later)
+    kept.append(texts)
+    later.clear()
+    at = PyBytes_AS_STRING(texts) + 1
+    end = at + PyBytes_GET_SIZE(texts) - 2
+    for i in range(n):
+        if samples[i].number.is_later:
+            comma = <const char *> memchr(at, c",", end - at)
+            if comma == NULL:
+                comma = end
+            samples[i].number.text.data = at
+            samples[i].number.text.n = comma - at
+            at = comma + 1
     return 0
 
 
@@ -262,9 +295,13 @@ cdef class Page:
 
     cdef om_bytes out
     cdef om_sample samples[AT_ONCE]
+    cdef list kept              # what the samples point into
+    cdef list later             # their floats whose text is made at once
     cdef object pace
 
     def __cinit__(self, pace=None):
+        self.kept = []
+        self.later = []
         self.pace = pace
 
     def __dealloc__(self):
@@ -287,7 +324,6 @@ cdef class Page:
             created: `NAME SECONDS` of a second line for each, or nothing.
         """
         cdef Py_ssize_t n = 0
-        cdef list kept = []
         cdef om_text c_name = text_of(name)
         cdef bytes created_name, seconds
         created_name, _, seconds = created.partition(b" ")
@@ -300,11 +336,10 @@ cdef class Page:
                 if value is None:
                     continue
                 name_sample(&self.samples[n], labels, own)
-                read_number(&self.samples[n].number, value, kept)
+                read_number(&self.samples[n].number, value, self.kept, self.later)
                 n += 1
                 if n == AT_ONCE:
                     self.write_numbers(n, c_name, c_created, c_seconds)
-                    kept.clear()
                     n = 0
         self.write_numbers(n, c_name, c_created, c_seconds)
 
@@ -313,6 +348,7 @@ cdef class Page:
     ) except -1:
         cdef Py_ssize_t i
         cdef om_sample *s
+        put_later(self.samples, n, self.kept, self.later)
         with nogil:
             for i in range(n):
                 s = &self.samples[i]
@@ -323,6 +359,7 @@ cdef class Page:
                     put_byte(&self.out, c" ")
                     put_text(&self.out, seconds)
                     put_byte(&self.out, c"\n")
+        self.kept.clear()
         if self.pace is not None:
             self.pace()
         return 0
@@ -345,7 +382,6 @@ cdef class Page:
             created: Seconds since 1970 for one line more, or nothing.
         """
         cdef Py_ssize_t n = 0
-        cdef list kept = []
         cdef bytes counts
         cdef tuple mine
         cdef Lines lines = None
@@ -365,15 +401,16 @@ cdef class Page:
                     lines = Lines(name, mine, created)
                 name_sample(&self.samples[n], labels, own)
                 counts = value.packed_cumulative(mine)
-                kept.append(counts)
+                self.kept.append(counts)
                 self.samples[n].counts = (
                     <const uint64_t *> <void *> PyBytes_AS_STRING(counts)
                 )
-                read_number(&self.samples[n].number, value.total, kept)
+                read_number(
+                    &self.samples[n].number, value.total, self.kept, self.later
+                )
                 n += 1
                 if n == AT_ONCE:
                     self.write_histograms(n, lines)
-                    kept.clear()
                     n = 0
         if n:
             self.write_histograms(n, lines)
@@ -386,6 +423,7 @@ cdef class Page:
         cdef om_text sum = text_of(lines.sum)
         cdef om_text created = text_of(lines.created)
         cdef om_text seconds = text_of(lines.seconds)
+        put_later(self.samples, n, self.kept, self.later)
         with nogil:
             for i in range(n):
                 s = &self.samples[i]
@@ -401,6 +439,7 @@ cdef class Page:
                     put_byte(&self.out, c" ")
                     put_text(&self.out, seconds)
                     put_byte(&self.out, c"\n")
+        self.kept.clear()
         if self.pace is not None:
             self.pace()
         return 0
