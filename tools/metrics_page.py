@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from ometrics.cli import serve as sidecar
 from ometrics.export.names import METRICS, SCOPE_LABELS, Metric, Scope
 from ometrics.histogram import DEFAULT_BUCKETS, GENAI_DURATION_BUCKETS
 from ometrics.proxy import numbers as proxy_numbers
@@ -31,6 +32,8 @@ def page() -> str:
     tables.append(_table("Of the endpoint", about, numbers.METRICS))
     about = "On the same pages where `ometrics proxy` serves them."
     tables.append(_table("Of the proxy", about, proxy_numbers.METRICS))
+    about = "On the pages of `ometrics serve`, of the directory that it serves."
+    tables.append(_table("Of the sidecar", about, sidecar.METRICS))
     scopes = "\n".join(tables)
     return f"""\
 # Metrics

@@ -212,7 +212,7 @@ def family(
         unit: Prometheus' unit or nothing.
         columns: As of `ometrics.export.names.Family`, with labels as `labels` gives
             them, and numbers or histograms as values.
-        created: `timestamp` of the start of counters and histograms.
+        created: `timestamp` of the start of counters and histograms, or nothing.
         bounds: Explicit bounds of histograms; `None` for each one's own.
         pace: Called after some hundred samples each, to let other threads run.
     """
@@ -303,10 +303,11 @@ cdef class Writer:
                 put(&self.metric, s.own, s.n_own)
                 if tag == METRIC_HISTOGRAM:
                     self.histogram(s)
-                    text(&self.value, HISTOGRAM_CREATED, c_created, n_created)
+                    if n_created:
+                        text(&self.value, HISTOGRAM_CREATED, c_created, n_created)
                 else:
                     number(&self.value, NUMBER_VALUE, s.value)
-                    if tag == METRIC_COUNTER:
+                    if tag == METRIC_COUNTER and n_created:
                         text(&self.value, COUNTER_CREATED, c_created, n_created)
                 message(&self.metric, tag, &self.value)
                 message(out, FAMILY_METRIC, &self.metric)

@@ -9,7 +9,7 @@ take any source, so what works for one process works for all of a machine.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -26,6 +26,25 @@ class Source(Protocol):
     def snapshot(self) -> Snapshot:
         """Everything, at one instant."""
         ...
+
+
+class SourceOfParts(Source, Protocol):
+    """
+    A source of several things that can also be read apart.
+
+    `snapshot()` is the sum. Pages of Prometheus have a label for each part instead, and
+    OTLP a resource.
+    """
+
+    def parts(self) -> Mapping[str, Snapshot]:
+        """The numbers of each part, by its name."""
+        ...
+
+
+def parts_of(source: Source) -> Snapshot | Mapping[str, Snapshot]:
+    """What exporters show of a source: its parts by name, else its one snapshot."""
+    parts = getattr(source, "parts", None)
+    return source.snapshot() if parts is None else parts()
 
 
 class Merged:

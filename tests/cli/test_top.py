@@ -6,11 +6,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import termios
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,6 +21,7 @@ if os.name == "nt":
 from hypothesis import given
 from hypothesis import strategies as st
 from pseudo_terminal import Terminal
+from told_agents import CHAT, agent
 
 from ometrics import MetricsCollector, attach
 from ometrics.cli.agents import MINUTE, Agents
@@ -33,48 +30,6 @@ from ometrics.cli.top import HELP, View
 from ometrics.view.agents import COLUMNS, GROUPINGS, by_model, by_process, ordered
 
 pytestmark = pytest.mark.fork
-
-AGENT = """
-import sys
-import ometrics
-mc = ometrics.MetricsCollector()
-for line in sys.stdin:
-    exec(line)
-    print(flush=True)
-"""
-
-
-class Agent:
-    """A program that records what it is told to."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        self.pid = process.pid
-
-    def do(self, line: str) -> None:
-        """Run a line of Python there."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(f"{line}\n")
-        self.process.stdin.flush()
-        self.process.stdout.readline()
-
-
-@contextmanager
-def agent(directory: Path, name: str = "agent.py") -> Iterator[Agent]:
-    """An agent whose records are in a directory."""
-    script = directory.parent.parent / name
-    script.write_text(AGENT)
-    env = environment(OMETRICS_DIR=str(directory))
-    with subprocess.Popen(
-        [sys.executable, script],
-        env=env,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        yield Agent(process)
-        process.kill()
 
 
 @pytest.fixture
@@ -90,9 +45,6 @@ def env(runtime: Path) -> dict[str, str]:
     env = environment(XDG_RUNTIME_DIR=str(runtime.parent))
     env.pop("OMETRICS_DIR", None)
     return env
-
-
-CHAT = "mc.start_call('{}').end('success', decode=10**9, completion_tokens=40)"
 
 
 def top(env: dict[str, str], *options: str, **size: int) -> Terminal:

@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "run": "measure a program, unchanged",
     "proxy": "measure clients in any language, in between",
     "top": "the agents of this machine, at work",
+    "serve": "all processes of a machine for Prometheus, OpenTelemetry",
     "show": "what was measured, as tables and histograms",
     "diff": "compare two runs; fail if one got slower",
     "check": "hold a run against rules; fail if one does not hold",

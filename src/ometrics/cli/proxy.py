@@ -3,18 +3,27 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from ometrics.cli.arguments import writable
 from ometrics.cli.command import Command
+from ometrics.cli.serving import (
+    LOOK_S,
+    MAX_PORT,
+    Address,
+    End,
+    exporter,
+    guarded,
+    otlp_option,
+    say,
+    starting,
+)
 from ometrics.collector import MetricsCollector
 from ometrics.export import json as json_export
 from ometrics.view import tables
@@ -25,9 +34,6 @@ if TYPE_CHECKING:
     from ometrics.proxy import Proxy
     from ometrics.serve import Endpoint
 
-MAX_PORT: Final = 65_535
-#: How often the main thread looks up; a signal wakes it at once where it can.
-_LOOK_S: Final = 0.5
 
 EXAMPLES: Final = (
     ("ometrics proxy", "then OLLAMA_HOST=http://127.0.0.1:11435 for agents"),
@@ -47,30 +53,6 @@ and other machines only with --token-file, --tls-client-ca or --allow-public.
 """
 
 
-class CannotStartError(click.ClickException):
-    """It cannot listen, or a package is missing; exit code 2."""
-
-    exit_code = 2
-
-
-class _Address(click.ParamType):  # type: ignore[type-arg]
-    """`HOST:PORT`, `:PORT`, `PORT` or `[::1]:PORT`."""
-
-    name = "HOST:PORT"
-
-    def convert(
-        self,
-        value: object,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> tuple[str, int]:
-        """Host and port."""
-        host, _, port = str(value).rpartition(":")
-        if not port.isdecimal() or int(port) > MAX_PORT:
-            self.fail(f"{value!r} is no HOST:PORT, such as 127.0.0.1:11435", param, ctx)
-        return host.strip("[]") or "127.0.0.1", int(port)
-
-
 @click.command(cls=Command, examples=EXAMPLES, notes=NOTES)
 @click.option(
     "--upstream",
@@ -81,7 +63,7 @@ class _Address(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option(
     "--listen",
-    type=_Address(),
+    type=Address(),
     metavar="HOST:PORT",
     default="127.0.0.1:11435",
     show_default=True,
@@ -102,12 +84,7 @@ class _Address(click.ParamType):  # type: ignore[type-arg]
     callback=writable,
     help="Write all that was measured to FILE at the end, for 'show' and 'diff'.",
 )
-@click.option(
-    "--otlp",
-    metavar="URL",
-    help="Send all that is measured to an OpenTelemetry collector, such as"
-    " http://127.0.0.1:4318, each minute and at the end.",
-)
+@otlp_option
 @click.option(
     "--directory",
     metavar="DIR",
@@ -136,36 +113,13 @@ class _Address(click.ParamType):  # type: ignore[type-arg]
     help="Requests under way at once; further ones are answered 503.",
 )
 @click.option(
-    "--token-file",
-    metavar="FILE",
-    help="Callers must send the bearer token in FILE (mode 0600), as their API key.",
-)
-@click.option("--tls-cert", metavar="FILE", help="Certificate (PEM): speak HTTPS.")
-@click.option("--tls-key", metavar="FILE", help="Its key, if it is not in that file.")
-@click.option(
-    "--tls-client-ca",
-    metavar="FILE",
-    help="Callers need a certificate of these authorities (PEM).",
-)
-@click.option(
-    "--allow-host",
-    "hosts",
-    metavar="NAME",
-    multiple=True,
-    help="A name under which callers reach it, beside localhost; may be repeated.",
-)
-@click.option(
     "--allow-origin",
     "origins",
     metavar="ORIGIN",
     multiple=True,
     help="A web page's origin that may call, as https://chat.example.com; repeatable.",
 )
-@click.option(
-    "--allow-public",
-    is_flag=True,
-    help="Let other machines in without asking them for anything.",
-)
+@guarded("Callers", ", as their API key")
 def proxy(
     *,
     upstream: str,
@@ -190,9 +144,9 @@ def proxy(
 
     The server is Ollama, or another that speaks its interface, OpenAI's or Anthropic's.
     """
-    end = _End()
+    end = End()
     with ExitStack() as stack:
-        try:
+        with starting():
             from ometrics.proxy import Proxy
             from ometrics.serve import Endpoint
 
@@ -216,14 +170,7 @@ def proxy(
                 Endpoint.start(collector, port=metrics_port, numbers=[running.numbers])
             )
             if otlp is not None:
-                _export(collector, otlp, stack)
-        except ImportError as error:
-            raise CannotStartError(str(error)) from None
-        except (OSError, ValueError) as error:
-            text = getattr(error, "strerror", None) or str(error)
-            if isinstance(error, OSError) and error.filename is not None:
-                text = f"{error.filename}: {text}"
-            raise CannotStartError(harmless(_as_options(text))) from None
+                stack.callback(exporter(collector, otlp).close)
         end.watch()
         _introduce(running, endpoint)
         _work(running, collector, end, drain_s=drain, shows=live)
@@ -231,49 +178,16 @@ def proxy(
     return 0
 
 
-class _End:
-    """The signal that ends the proxy; the second one ends it at once."""
-
-    def __init__(self) -> None:
-        self.came = threading.Event()
-        self.is_urgent = False
-
-    def watch(self) -> None:
-        """Notice signals from now on."""
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._on_signal)
-
-    def wait(self) -> None:
-        """Wait for the first."""
-        while not self.came.wait(_LOOK_S):
-            pass
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        self.is_urgent = self.came.is_set()
-        self.came.set()
-
-
-def _export(collector: MetricsCollector, url: str, stack: ExitStack) -> None:
-    """Send to an OpenTelemetry collector until the end, and once more then."""
-    from ometrics.export.otlp import PeriodicExporter
-
-    exporter = PeriodicExporter(collector, endpoint=url)
-    stack.callback(exporter.close)
-
-
 def _introduce(running: Proxy, endpoint: Endpoint) -> None:
-    _say(f"measuring {running.upstream.base} at {running.url}")
-    _say(f"for the clients: OLLAMA_HOST={running.url}")
-    _say(f"metrics: {endpoint.url}/metrics")
+    say(f"measuring {running.upstream.base} at {running.url}")
+    say(f"for the clients: OLLAMA_HOST={running.url}")
+    say(f"metrics: {endpoint.url}/metrics")
 
 
 def _work(
     running: Proxy,
     collector: MetricsCollector,
-    end: _End,
+    end: End,
     *,
     drain_s: float,
     shows: bool,
@@ -289,11 +203,11 @@ def _work(
     else:
         end.wait()
     if running.under_way:
-        _say(f"{running.under_way} under way: they have at most {drain_s:g} s more")
+        say(f"{running.under_way} under way: they have at most {drain_s:g} s more")
     closing = threading.Thread(target=running.close, args=(drain_s,), daemon=True)
     closing.start()
     while closing.is_alive() and not end.is_urgent:
-        closing.join(_LOOK_S)
+        closing.join(LOOK_S)
     running.close(0.0)
 
 
@@ -307,19 +221,4 @@ def _report(collector: MetricsCollector, json: Path | None) -> None:
             raise click.ClickException(
                 f"cannot write {harmless(str(json))}: {error.strerror}"
             ) from None
-        _say(f"wrote {json}")
-
-
-def _as_options(text: str) -> str:
-    """An error of the library in the command's terms."""
-    for argument, option in (
-        ("token= or token_file= (and tls_cert=)", "--token-file (and --tls-cert)"),
-        ("tls_client_ca=", "--tls-client-ca"),
-        ("allow_public=True", "--allow-public"),
-    ):
-        text = text.replace(argument, option)
-    return text
-
-
-def _say(text: str) -> None:
-    click.echo(f"ometrics: {harmless(text)}", err=True)
+        say(f"wrote {json}")

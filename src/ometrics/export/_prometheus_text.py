@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 from ometrics import _exposition
-from ometrics.export.names import Family, L, Labels, Metric, families
+from ometrics.export.names import Family, L, Labels, Metric, Shown, families
 from ometrics.snapshot import Snapshot
 
 number = _exposition.number_text
@@ -27,7 +27,7 @@ def encoded(
 
 
 def render(
-    snapshot: Snapshot,
+    snapshot: Shown,
     more: Iterable[Family[Labels]] = (),
     *,
     openmetrics: bool,
@@ -37,14 +37,16 @@ def render(
     The page as UTF-8.
 
     Args:
-        snapshot: What to show.
+        snapshot: What to show; of several, none says when its counters began.
         more: Families of other origin to show behind it.
         openmetrics: OpenMetrics 1.0 with units, creation times and `# EOF`, instead of
             text 0.0.4.
         pace: As of `prometheus.render`.
     """
     page = _exposition.Page(pace)
-    since = number(snapshot.start_time.timestamp()).encode() if openmetrics else b""
+    since = b""
+    if openmetrics and isinstance(snapshot, Snapshot):
+        since = number(snapshot.start_time.timestamp()).encode()
     for family in chain(
         families(snapshot, _exposition.labels), encoded(more, _exposition.labels)
     ):
@@ -53,7 +55,7 @@ def render(
         name = metric.prometheus.encode()
         if metric.kind == "histogram":
             page.histograms(name, family.columns, metric.bounds, since)
-        elif metric.kind == "counter" and openmetrics:
+        elif metric.kind == "counter" and since:
             created = f"{metric.prometheus_family}_created ".encode() + since
             page.numbers(name, family.columns, created)
         else:

@@ -22,6 +22,8 @@ The contract for an exporter:
   where that is `None`; `value.cumulative(bounds)` is exact for both. The exponential
   view is `value.exponential()`; what lies above its range (`overflow`) belongs into the
   bucket right above 2^12 s, so that every bucket view adds up to the count.
+- Of a mapping of several snapshots, each sample has the label `instance` in front,
+  which names the one that it is of.
 - Labels are a tuple of `(OpenTelemetry attribute, value)`, unique within its family, or
   what the exporter's `encode` makes of it. Values are valid Unicode and otherwise as
   recorded: they may hold quotes, line ends, NUL and a megabyte of text.
@@ -64,6 +66,8 @@ from ometrics.text import valid
 
 Scope: TypeAlias = Literal["snapshot", "model", "call"]
 Labels: TypeAlias = tuple[tuple[str, str], ...]
+#: What is exported: one snapshot, or several by name, which stay apart.
+Shown: TypeAlias = Snapshot | Mapping[str, Snapshot]
 # What an exporter makes of labels; joined by `+`.
 L = TypeVar("L", Labels, str, bytes)
 
@@ -71,6 +75,8 @@ L = TypeVar("L", Labels, str, bytes)
 MODEL: Final = "gen_ai.request.model"
 OPERATION: Final = "gen_ai.operation.name"
 PROVIDER: Final = "gen_ai.provider.name"
+#: Which of several snapshots a sample is of, where a page has them side by side.
+INSTANCE: Final = "instance"
 
 SCOPE_LABELS: Final[Mapping[Scope, tuple[str, ...]]] = {
     "snapshot": (),
@@ -310,31 +316,43 @@ METRICS: Final = _table()
 
 
 @overload
-def families(snapshot: Snapshot) -> Iterator[Family[Labels]]: ...
+def families(snapshot: Shown) -> Iterator[Family[Labels]]: ...
 @overload
+def families(snapshot: Shown, encode: Callable[[Labels], L]) -> Iterator[Family[L]]: ...
 def families(
-    snapshot: Snapshot, encode: Callable[[Labels], L]
-) -> Iterator[Family[L]]: ...
-def families(
-    snapshot: Snapshot, encode: Callable[[Labels], Any] = tuple
+    snapshot: Shown, encode: Callable[[Labels], Any] = tuple
 ) -> Iterator[Family[Any]]:
     """
     Every number of `snapshot`, metric by metric, as this module's docstring promises.
 
     Args:
-        snapshot: What to export. Only this one instant is read, so the numbers of all
-            families belong together.
+        snapshot: What to export; or several by name, side by side. Only this one
+            instant is read, so the numbers of all families belong together.
         encode: What to make of labels. It is called once a model and once an own label
             of a metric, and results are joined by `+`: far fewer calls than samples.
     """
-    models = _by_clean_name(snapshot.models)
+    parts = [
+        (encode(labels), part, _by_clean_name(part.models))
+        for labels, part in _labelled(snapshot)
+    ]
     owners: dict[Scope, list[tuple[Any, Any]]] = {}
     for metric in METRICS:
         if metric.scope not in owners:  # a piece of work: not all at once
-            owners[metric.scope] = _owners(metric.scope, snapshot, models, encode)
+            owners[metric.scope] = [
+                (of_part + labels, owner)
+                for of_part, part, models in parts
+                for labels, owner in _owners(metric.scope, part, models, encode)
+            ]
         columns = _columns(metric, owners[metric.scope], encode)
         if any(column.any() for column in columns):
             yield Family(metric, columns)
+
+
+def _labelled(shown: Shown) -> list[tuple[Labels, Snapshot]]:
+    if isinstance(shown, Snapshot):
+        return [((), shown)]
+    parts = _by_clean_name(shown)
+    return [(((INSTANCE, name),), part) for name, part in parts.items()]
 
 
 def _owners(

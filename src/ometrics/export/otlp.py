@@ -25,16 +25,22 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import msgspec
 
 from ometrics.export import _otlp_env
 from ometrics.export._otlp_encode import HistogramKind, requests
 from ometrics.export._otlp_http import Answer, Client
-from ometrics.sources import Source
+from ometrics.snapshot import Snapshot
+from ometrics.sources import Source, parts_of
+
+if TYPE_CHECKING:
+    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+        ExportMetricsServiceRequest,
+    )
 
 __all__ = ["Health", "PeriodicExporter", "requests"]
 
@@ -300,10 +306,7 @@ class _Worker:
         failed = False
         try:
             client = self._client = self._client or Client(self._plan.target)
-            snapshot = self._plan.collector.snapshot()
-            for request in requests(
-                snapshot, self._plan.resource, histograms=self._plan.histograms
-            ):
+            for request in self._requests():
                 body = client.compressed(request.SerializeToString())
                 answer = self._send(client, body, deadline, final=final)
                 self._count(answer)
@@ -326,6 +329,15 @@ class _Worker:
                 consecutive_failures=0,
             )
         )
+
+    def _requests(self) -> Iterator[ExportMetricsServiceRequest]:
+        """Everything; parts of a source are resources of their own."""
+        shown = parts_of(self._plan.collector)
+        snapshots = [shown] if isinstance(shown, Snapshot) else shown.values()
+        for snapshot in snapshots:
+            yield from requests(
+                snapshot, self._plan.resource, histograms=self._plan.histograms
+            )
 
     def _send(
         self, client: Client, body: bytes, deadline: float, *, final: bool

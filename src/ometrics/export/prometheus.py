@@ -27,6 +27,7 @@ from ometrics.export.names import (
     Family,
     Labels,
     Metric,
+    Shown,
     families,
     prometheus_label,
 )
@@ -102,7 +103,7 @@ def _quality(text: str) -> float:
 
 
 def render(
-    snapshot: Snapshot,
+    snapshot: Shown,
     page_format: Format = TEXT,
     more: Iterable[Family[Labels]] = (),
     *,
@@ -112,7 +113,7 @@ def render(
     The whole page.
 
     Args:
-        snapshot: What to show.
+        snapshot: What to show; or several by name, each under its label `instance`.
         page_format: `TEXT`, `OPENMETRICS` or `PROTOBUF`.
         more: Families of other origin to show behind it, under names of their own.
         pace: Called several times a millisecond while the GIL is held, so that other
@@ -125,12 +126,14 @@ def render(
 
 
 def _render_protobuf(
-    snapshot: Snapshot,
+    snapshot: Shown,
     more: Iterable[Family[Labels]],
     pace: Callable[[], object] | None,
 ) -> bytes:
-    start = snapshot.start_time
-    created = _protobuf.timestamp(int(start.timestamp()), start.microsecond * 1000)
+    created = b""  # several began at several times
+    if isinstance(snapshot, Snapshot):
+        start = snapshot.start_time
+        created = _protobuf.timestamp(int(start.timestamp()), start.microsecond * 1000)
     return b"".join(
         _protobuf.family(
             family.metric.prometheus,

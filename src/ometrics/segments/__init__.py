@@ -8,16 +8,18 @@ agent does nothing else for it: whoever wants the numbers reads them from outsid
     reader:   ometrics.attach("/run/user/1000/ometrics/pool").snapshot()
 
 `home` is the writing side, `attached` the reading one, `followed` the same for one who
-looks again and again; `folding` adds up those that ended. The file itself is
-`_segment.pxd`'s, why it is always whole `_journal.pxd`'s.
+looks again and again, and `apart` for who wants no sum; `folding` adds up those that
+ended. The file itself is `_segment.pxd`'s, why it is always whole `_journal.pxd`'s.
 """
 
+from ometrics.segments.apart import Apart
 from ometrics.segments.attached import Attached, attach
 from ometrics.segments.followed import Followed
 from ometrics.segments.instances import Instance, Reading
 from ometrics.segments.places import runtime_directory
 
 __all__ = [
+    "Apart",
     "Attached",
     "Followed",
     "Instance",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import platform
 import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -69,8 +70,10 @@ class Attached:
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = os.path.abspath(directory)  # noqa: PTH100 - keeps links
-        # One name for all that its processes ever count: what comes later goes on.
-        self._id = hashlib.sha256(self.directory.encode()).hexdigest()[:32]
+        # One name for all that its processes ever count: what comes later goes on. With
+        # the machine's: other machines, or containers, have a directory of that path.
+        name = f"{platform.node()}:{self.directory}"
+        self._id = hashlib.sha256(name.encode(errors="replace")).hexdigest()[:32]
         #: Why files of the directory were left out, by name: `(reason, message)`.
         self.bad: dict[str, tuple[str, str]] = {}
 

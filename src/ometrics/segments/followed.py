@@ -53,6 +53,8 @@ class Followed:
         self._folded = Folded()
         self._cleared: list[Snapshot] = []  # counted once, and in no file any more
         self._start: datetime | None = None
+        #: What the newest look found; `None` before the first.
+        self.last: Reading | None = None
 
     def snapshot(self) -> Snapshot:
         """
@@ -72,21 +74,28 @@ class Followed:
         """
         The processes, and the sum of those that are folded, at one time.
 
-        A process that cannot be read any more, and was not folded, is as it was last.
+        A process that cannot be read any more, and was not folded, is as it was last;
+        so are all if the directory is gone.
 
         Raises:
             OSError: As `Attached.snapshot`.
         """
         with self._lock:
-            instances, folded = self._read()
+            try:
+                instances, folded = self._read()
+            except FileNotFoundError:
+                if self.last is None:
+                    raise
+                instances, folded = [], Folded()
             now = {instance.id: instance for instance in instances}
             for vanished in self._vanished(now, folded):
-                now[vanished.id] = _ended(vanished)
+                now[vanished.id] = ended(vanished)
             self._keep_cleared(now, folded)
             self._last, self._folded = now, folded
             totals = (*folded.totals, *self._cleared)
             kept = dataclasses.replace(folded, totals=totals)
-            return Reading(list(now.values()), kept)
+            self.last = Reading(list(now.values()), kept)
+            return self.last
 
     def _vanished(self, now: dict[str, Instance], folded: Folded) -> list[Instance]:
         """Those that are not there any more, and were not folded either."""
@@ -98,7 +107,7 @@ class Followed:
     def _keep_cleared(self, now: dict[str, Instance], folded: Folded) -> None:
         """Keep what resets cleared, and a sum that is not there any more."""
         cleared = [
-            _ended(last).snapshot
+            ended(last).snapshot
             for key, last in self._last.items()
             if key in now and now[key].snapshot.start_time > last.snapshot.start_time
         ]
@@ -111,7 +120,7 @@ class Followed:
         return f"<Followed {self.directory!r}>"
 
 
-def _ended(last: Instance) -> Instance:
+def ended(last: Instance) -> Instance:
     """A process without what it had at that instant only."""
     from msgspec.structs import replace
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import stat
@@ -49,7 +50,8 @@ def open_directory(path: str | os.PathLike[str], *, create: bool = False) -> int
     """
     if create:
         Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        Path(path).mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # a file is found out below
+            Path(path).mkdir(mode=0o700)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     directory = os.open(path, flags)
     try:

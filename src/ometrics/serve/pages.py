@@ -15,12 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ometrics.export import prometheus
+from ometrics.export.names import Shown
 from ometrics.serve.numbers import Numbers
 from ometrics.snapshot import Snapshot
-from ometrics.sources import Source
+from ometrics.sources import Source, parts_of
 
 #: Largest page in bytes, before compression; Prometheus itself has no limit by default.
 MAX_BYTES: Final = 64 * 2**20
@@ -89,6 +90,14 @@ class Page(NamedTuple):
     content_type: str
     render: Callable[[Snapshot], bytes]
     policy: str = POLICY
+
+
+class _Metrics(NamedTuple):
+    """The page for Prometheus, which shows the parts of a source that has some."""
+
+    content_type: str
+    render: Callable[[Shown], bytes]
+    policy: str
 
 
 def answer(
@@ -167,13 +176,16 @@ class Pages:
             return self._share(path, self._pages[path], compress)
         chosen = prometheus.negotiate(accept)
 
-        def render(snapshot: Snapshot) -> bytes:
+        def render(snapshot: Shown) -> bytes:
             own = [family for numbers in self._numbers for family in numbers()]
             return prometheus.render(snapshot, chosen, own, pace=Pace())
 
-        return self._share(chosen, Page(chosen.content_type, render), compress)
+        page = _Metrics(chosen.content_type, render, POLICY)
+        return self._share(chosen, page, compress)
 
-    def _share(self, name: object, page: Page, compress: bool) -> Future[Response]:
+    def _share(
+        self, name: object, page: Page | _Metrics, compress: bool
+    ) -> Future[Response]:
         """Join the rendering of this page that runs, or begin one."""
         mine: Future[Response] = Future()
         # From here on it cannot be cancelled: others may wait for it as well.
@@ -195,7 +207,7 @@ class Pages:
         self,
         key: tuple[object, ...],
         rendering: Future[Response],
-        page: Page,
+        page: Page | _Metrics,
         compress: bool,
     ) -> None:
         try:
@@ -210,11 +222,13 @@ class Pages:
         self._renderings.pop(key, None)
         rendering.set_result(response)
 
-    def _render(self, page: Page, compress: bool) -> Response:
-        snapshot = self._source.snapshot()
-        len(snapshot.models)  # made now, of the packed records: a large piece of work
+    def _render(self, page: Page | _Metrics, compress: bool) -> Response:
+        apart = isinstance(page, _Metrics)
+        # Any: what the page takes.
+        shown: Any = parts_of(self._source) if apart else self._source.snapshot()
+        _make_models(shown)
         time.sleep(_PAUSE_S)
-        body = page.render(snapshot)
+        body = page.render(shown)
         if len(body) > self._max_bytes:
             return line(
                 503,
@@ -227,3 +241,9 @@ class Pages:
             body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
             more.append(("Content-Encoding", "gzip"))
         return answer(200, page.content_type, body, *more, policy=page.policy)
+
+
+def _make_models(shown: Shown) -> None:
+    """Make what is packed so far: a large piece of work."""
+    for snapshot in [shown] if isinstance(shown, Snapshot) else shown.values():
+        len(snapshot.models)
