@@ -92,7 +92,30 @@ def test_smuggling(server: ScriptedOllama, proxy: Proxy, smuggled: str) -> None:
     got = exchange(proxy, request(proxy, "/api/tags", smuggled) + b"0\r\n\r\n")
 
     assert b"400" == got.split()[1]
+    assert b'{"error": "' in got
     assert not server.requests
+    assert 1 == number(proxy, "ometrics.proxy.turned_away", reason="malformed")
+
+
+@pytest.mark.parametrize(
+    ("line", "header", "reason"),
+    [
+        ("CONNECT localhost:1", "X: y", "method"),
+        ("POST /x", "Transfer-Encoding: gzip, chunked", "malformed"),
+        ("POST /x", "Expect: 200-maybe", "malformed"),
+    ],
+)
+def test_what_is_not_spoken_here(
+    server: ScriptedOllama, proxy: Proxy, line: str, header: str, reason: str
+) -> None:
+    """What the proxy cannot pass on unchanged is refused, and counted."""
+    method, target = line.split()
+    got = exchange(proxy, request(proxy, target, CLOSE, header, method=method))
+
+    assert got.split()[1] in {b"405", b"417", b"501"}
+    assert b'{"error": "' in got
+    assert not server.requests
+    assert 1 == number(proxy, "ometrics.proxy.turned_away", reason=reason)
 
 
 def test_too_many_requests(server: ScriptedOllama, collector: MetricsCollector) -> None:
@@ -128,6 +151,26 @@ def test_silent_connections_make_room(
 
     assert b"200" == got.split()[1]
     assert 6 == number(proxy, "ometrics.proxy.turned_away", reason="full")
+
+
+def test_the_longest_idle_makes_room(
+    server: ScriptedOllama, collector: MetricsCollector
+) -> None:
+    """Not who came first, but who has been idle longest is closed."""
+    with (
+        Proxy.start(collector, upstream=server.url, port=0, max_requests=1) as proxy,
+        connect(proxy) as first,
+        connect(proxy) as second,
+    ):
+        first.sendall(request(proxy, "/api/version", method="GET"))
+        assert first.recv(9999)
+        wait_until(lambda: not proxy.under_way)
+        with connect(proxy) as third:
+            third.sendall(request(proxy, "/api/version", method="GET"))
+            assert third.recv(9999)
+        assert not second.recv(1)
+        first.sendall(request(proxy, "/api/version", method="GET"))
+        assert first.recv(9999)
 
 
 def test_strangers_are_asked(collector: MetricsCollector) -> None:

@@ -373,6 +373,48 @@ def test_other_requests_are_no_calls(
     wait_until(lambda: number(proxy, "ometrics.proxy.requests", result="answered") == 4)
 
 
+@pytest.mark.parametrize("target", ["/a%0Ab", "*", "//other.example.com/x"])
+def test_odd_targets(server: ScriptedOllama, proxy: Proxy, target: str) -> None:
+    """What a router would not find passes too; the server decides."""
+    server.script("/", [Status(200)])
+
+    exchange(proxy, request(proxy, target, "Connection: close", method="OPTIONS"))
+
+    (got,) = server.requests
+    assert ("OPTIONS", target.replace("*", "/")) == (got.method, got.path)
+
+
+def test_a_body_nested_deeper_than_is_read(
+    server: ScriptedOllama, proxy: Proxy, collector: MetricsCollector
+) -> None:
+    """It passes, and counts as of the model that it names at an end."""
+    body = b'{"model":"deep","messages":' + b"[" * 5000 + b"]" * 5000 + b"}"
+    server.script("/api/chat", [chat_done()])
+
+    answer = _call(proxy, "POST", "/api/chat", body=body)
+
+    assert (200, body) == (answer.status, server.requests[0].body)
+    assert SUCCESS == counted(collector, "deep")
+
+
+def test_our_own_failure_is_not_the_callers(
+    server: ScriptedOllama,
+    proxy: Proxy,
+    collector: MetricsCollector,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A request that cannot be measured passes all the same; the failure is counted."""
+
+    def fail(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("ometrics.proxy.passage.asked_by", fail)
+
+    assert 200 == _call(proxy, "POST", "/api/chat", body=json.dumps(BODY)).status
+    assert 1 == collector.snapshot().internal_errors
+    assert 1 == number(proxy, "ometrics.proxy.unmeasured")
+
+
 def test_the_last_stream_is_let_end(
     server: ScriptedOllama, proxy: Proxy, collector: MetricsCollector
 ) -> None:

@@ -156,6 +156,8 @@ def asked_by(body: object) -> Asked:
         return _asked_at_the_ends(body)
     try:
         request = _decode(body)
+    except RecursionError:  # nested deeper than is followed
+        return _asked_at_the_ends(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return Asked(None, None)
     return _asked(request.model, request.stream)

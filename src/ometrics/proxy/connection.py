@@ -2,20 +2,25 @@
 """`Connection`: a caller's connection, known so that its number is bounded.
 
 The server library has no limit of connections. This stands between a socket and its
-protocol, and does nothing but to note who is there and when they last sent something.
+protocol, `Http`, and does nothing but to note who is there and has a request under way.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
+
+from aiohttp import web
 
 from ometrics.proxy.numbers import Counts
+from ometrics.proxy.passage import failure
+
+_BAD_REQUEST: Final = 400
 
 
 class Connections:
     """
-    Those that are open, who has been silent longest first.
+    Those that are open, in the order in which they came or ended a request.
 
     Args:
         counts: The proxy's own numbers.
@@ -38,6 +43,11 @@ class Connections:
         self._open[connection] = None
         self._counts.connections = len(self._open)
         return True
+
+    def rested(self, connection: Connection) -> None:
+        """It has ended a request: of those that are idle it is the last to go now."""
+        if connection in self._open:
+            self._open[connection] = self._open.pop(connection)
 
     async def end_all(self) -> None:
         """Close all that are left, whatever they do."""
@@ -99,7 +109,50 @@ class Connection(asyncio.Protocol):
         """Pass it on."""
         self._inner.resume_writing()
 
+    def begin(self) -> None:
+        """A request is under way."""
+        self.is_idle = False
+
+    def rest(self) -> None:
+        """It has ended."""
+        self.is_idle = True
+        self._connections.rested(self)
+
     def end(self) -> None:
         """Close it now."""
         self._connections.remove(self)
         self._transport.abort()
+
+
+class Http(web.RequestHandler):
+    """
+    HTTP as a caller speaks it; what is none is answered in the form of Ollama's errors.
+
+    Args:
+        manager: Of all connections.
+        counts: The proxy's own numbers.
+        options: Of the server library.
+    """
+
+    def __init__(self, manager: web.Server, counts: Counts, **options: Any) -> None:
+        super().__init__(manager, loop=asyncio.get_running_loop(), **options)
+        self._counts = counts
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer a request that cannot be read, or in which the proxy failed."""
+        del exc, message  # which may quote the request
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun")
+        error = "the proxy failed"
+        if status == _BAD_REQUEST:
+            self._counts.turned_away["malformed"] += 1
+            error = "the request is no valid HTTP/1.1, or its headers are too many"
+        answer = failure(status, f"ometrics proxy: {error}")
+        answer.force_close()
+        return answer

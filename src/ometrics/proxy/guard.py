@@ -21,8 +21,10 @@ APPLICATIONS: Final = frozenset(
     {"app", "file", "tauri", "vscode-file", "vscode-webview"}
 )
 
+_GO_ON: Final = "100-continue"
+
 #: Why a request or a connection was not let through.
-Reason = Literal["host", "origin", "token", "method", "busy", "full"]
+Reason = Literal["host", "origin", "token", "method", "malformed", "busy", "full"]
 
 
 class Refusal(NamedTuple):
@@ -79,11 +81,9 @@ class Guard:
             return Refusal(
                 "origin", 403, "not from a page of this origin: see --allow-origin"
             )
-        if method == "CONNECT":
-            return Refusal("method", 405, "this is no proxy for CONNECT")
         if self.bearer and not self.bearer.is_sent_in(headers.get("Authorization")):
             return Refusal("token", 401, "a bearer token is needed")
-        return None
+        return _unspoken(method, headers)
 
     def _allows(self, origin: str) -> bool:
         origin = origin.lower()
@@ -97,3 +97,14 @@ class Guard:
         if parts.scheme in ("http", "https"):
             return is_loopback(host)
         return parts.scheme in APPLICATIONS
+
+
+def _unspoken(method: str, headers: Mapping[str, str]) -> Refusal | None:
+    """What of HTTP is not passed on."""
+    if method == "CONNECT":
+        return Refusal("method", 405, "this is no proxy for CONNECT")
+    if headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
+        return Refusal("malformed", 501, "no transfer encoding but chunked")
+    if headers.get("Expect", _GO_ON).lower() != _GO_ON:
+        return Refusal("malformed", 417, f"no expectation but {_GO_ON}")
+    return None

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from ometrics.export.names import Family, Labels
 from ometrics.proxy.guard import Reason
 from ometrics.serve.numbers import counter, gauge
 
 #: How a request that was let through ended.
-Result = Literal["answered", "upstream_unreachable", "answer_broken", "caller_gone"]
+Result = Literal[
+    "answered", "upstream_unreachable", "answer_broken", "caller_gone", "failed"
+]
 
 CONNECTIONS: Final = gauge(
     "ometrics.proxy.connections",
@@ -29,7 +31,7 @@ REQUESTS: Final = counter(
     "{request}",
     "Requests let through, by how they ended: answered by the server, whatever its"
     " status; upstream_unreachable, answered 502; answer_broken off by the server;"
-    " caller_gone before the end.",
+    " caller_gone before the end, or its body broken; failed in the proxy itself.",
     ("result",),
 )
 TURNED_AWAY: Final = counter(
@@ -83,14 +85,8 @@ class Counts:
     def __init__(self) -> None:
         self.connections = 0
         self.under_way = 0
-        self.requests: Counter[Result] = Counter(
-            dict.fromkeys(
-                ("answered", "upstream_unreachable", "answer_broken", "caller_gone"), 0
-            )
-        )
-        self.turned_away: Counter[Reason] = Counter(
-            dict.fromkeys(("host", "origin", "token", "method", "busy", "full"), 0)
-        )
+        self.requests: Counter[Result] = Counter(dict.fromkeys(get_args(Result), 0))
+        self.turned_away: Counter[Reason] = Counter(dict.fromkeys(get_args(Reason), 0))
         self.unmeasured = 0
         self.request_bytes = 0
         self.answer_bytes = 0

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """`Passage`: one request on its way to the server, and its answer on the way back.
 
-Bytes pass as they come: nothing is unpacked, redirected, retried or timed out. Of the
-headers only those of one connection are left out (RFC 9110, 7.6.1), and `Host`, which
-names this proxy; `Expect` is answered here. What can go wrong on either side is not
+Bytes pass as they come: nothing is unpacked, redirected or timed out, and no call is
+sent twice (a GET is, where a connection to the server had been closed). Of the headers
+only those of one connection are left out (RFC 9110, 7.6.1), and `Host`, which names
+this proxy; `Expect` is answered here. What can go wrong on either side is not
 alike: the caller gone closes the server's side at once, the server gone is a 502, or
 breaks off what was being answered.
 """
@@ -16,17 +17,18 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
 from yarl import URL
 
 from ometrics.instrumentation.endpoints import (
     UNKNOWN_MODEL,
+    Endpoint,
     asked_by,
     endpoint_of,
     is_retry,
 )
-from ometrics.instrumentation.exchange import Exchange
+from ometrics.instrumentation.exchange import Exchange, report
 from ometrics.instrumentation.providers import provider_of
 from ometrics.proxy.numbers import Counts, Result
 from ometrics.proxy.upload import Upload
@@ -50,6 +52,7 @@ _ADDED: Final = ("Content-Type", "Date", "Server")
 _sending: Final[ContextVar[Passage]] = ContextVar("ometrics_sending")
 
 _ANY: Final = "surrogateescape"  # a header may hold any bytes
+_GO_ON: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
 _FROM_THE_SERVER: Final = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
@@ -77,12 +80,10 @@ class Answer(web.StreamResponse):
         # Headers go out at once, or with the first of the body where that is here too.
         self._send_headers_immediately = not upstream.content.total_bytes
 
-    @staticmethod
-    async def complete(_: web.Request, response: web.StreamResponse) -> None:
-        """Take away what the server library has added: a hook of the application."""
-        if isinstance(response, Answer):
-            for name in response._absent:  # noqa: SLF001 - its own
-                response.headers.popall(name, None)
+    async def _prepare_headers(self) -> None:
+        await super()._prepare_headers()
+        for name in self._absent:
+            self.headers.popall(name, None)
 
 
 class Passage:
@@ -141,11 +142,18 @@ class Passage:
         """
         try:
             return await self._run()
-        except BaseException:
+        except (asyncio.CancelledError, ConnectionError):
             self._count("caller_gone")
+            raise
+        except BaseException:
+            self._count("failed")
             raise
 
     async def _run(self) -> web.StreamResponse:
+        request = self._request
+        if "Expect" in request.headers and request.version == HttpVersion11:
+            await request.writer.write(_GO_ON)
+            request.writer.output_size = 0  # the answer has not begun
         if self._endpoint is not None:
             await self._upload.read_ahead()
             self._begin_exchange()
@@ -176,19 +184,21 @@ class Passage:
         """Measure from now on, if it can be known what."""
         if self._exchange is not None or self._endpoint is None:
             return
+        try:
+            self._begin(self._endpoint)
+        except Exception as error:  # noqa: BLE001 - the request passes all the same
+            report(self._collectors, error)
+
+    def _begin(self, endpoint: Endpoint) -> None:
         model = asked_by(self._upload.known).model
         is_known = model != UNKNOWN_MODEL or self._upload.is_whole
         if model is not None and is_known:
             host, port = self._upstream.host, self._upstream.port
-            provider = provider_of(self._endpoint.interface, host, port)
-            self._exchange = Exchange(
-                self._collectors,
-                model,
-                self._endpoint,
-                provider,
-                is_retry(self._request.headers),
-            )
-            self._exchange.begin()
+            provider = provider_of(endpoint.interface, host, port)
+            retry = is_retry(self._request.headers)
+            exchange = Exchange(self._collectors, model, endpoint, provider, retry)
+            exchange.begin()
+            self._exchange = exchange
 
     async def _send(self) -> aiohttp.ClientResponse:
         _sending.set(self)

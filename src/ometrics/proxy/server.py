@@ -33,10 +33,10 @@ import aiohttp
 from aiohttp import web
 
 from ometrics.instrumentation.registry import registry
-from ometrics.proxy.connection import Connection, Connections
+from ometrics.proxy.connection import Connection, Connections, Http
 from ometrics.proxy.guard import Guard
 from ometrics.proxy.numbers import Counts
-from ometrics.proxy.passage import Answer, Connector, Passage, failure
+from ometrics.proxy.passage import Connector, Passage, failure
 from ometrics.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -62,6 +62,17 @@ _RETRY_AFTER_S: Final = 1
 _LOG: Final = logging.getLogger("ometrics.proxy.http")
 _LOG.addHandler(logging.NullHandler())
 _LOG.propagate = False
+# How HTTP is spoken with callers.
+_HTTP: Final = {
+    "access_log": None,
+    "logger": _LOG,
+    "auto_decompress": False,
+    "keepalive_timeout": IDLE_TIMEOUT_S,
+    "lingering_time": 1.0,
+    "max_line_size": MAX_HEADER_BYTES,
+    "max_field_size": MAX_HEADER_BYTES,
+    "read_bufsize": _READ_AHEAD,
+}
 
 
 @dataclass(frozen=True)
@@ -123,27 +134,16 @@ class Server:
             ready: Called when it does.
         """
         loop = asyncio.get_running_loop()
-        runner = web.AppRunner(
-            self._application(),
-            handler_cancellation=True,
-            shutdown_timeout=_LAST_S,
-            access_log=None,
-            logger=_LOG,
-            auto_decompress=False,
-            keepalive_timeout=IDLE_TIMEOUT_S,
-            lingering_time=1.0,
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
-            read_bufsize=_READ_AHEAD,
-        )
-        await runner.setup()
-        assert runner.server is not None  # noqa: S101 - set up
-        make = runner.server
+        callers = web.Server(self._handle, handler_cancellation=True)
         connections = Connections(self.counts, self._limits.connections)
+
+        def connection() -> Connection:
+            return Connection(Http(callers, self.counts, **_HTTP), connections)
+
         async with self._client() as self._session:
             registry.leave_out(self._session)  # measured here, once
             server = await loop.create_server(
-                lambda: Connection(make(), connections),
+                connection,
                 sock=listener,
                 ssl=self._tls,
                 backlog=BACKLOG,
@@ -156,10 +156,10 @@ class Server:
             loop.remove_reader(listener)
             await asyncio.sleep(_LAST_TURNS_S)
             server.close()
-            make.pre_shutdown()
+            callers.pre_shutdown()
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._drained(), self._drain_s)
-            await runner.cleanup()
+            await callers.shutdown(_LAST_S)
             await asyncio.sleep(_LAST_TURNS_S)  # who was just accepted is known then
             await connections.end_all()
         # What was closed last is closed by the event loop, in a turn or two.
@@ -180,12 +180,6 @@ class Server:
             self._idle.clear()
             await self._idle.wait()
 
-    def _application(self) -> web.Application:
-        application = web.Application(logger=_LOG)
-        application.router.add_route("*", "/{path:.*}", self._handle)
-        application.on_response_prepare.append(Answer.complete)
-        return application
-
     def _client(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=Connector(limit=0),
@@ -203,7 +197,7 @@ class Server:
             max_field_size=MAX_HEADER_BYTES,
         )
 
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         counts = self.counts
         refusal = self._guard.refusal(request.method, request.headers)
         if refusal is not None:
@@ -228,11 +222,11 @@ class Server:
         counts.under_way += 1
         connection = request.transport and request.transport.get_protocol()
         if isinstance(connection, Connection):
-            connection.is_idle = False
+            connection.begin()
         try:
             return await passage.run()
         finally:
             counts.under_way -= 1
             if isinstance(connection, Connection):
-                connection.is_idle = True
+                connection.rest()
             self._idle.set()

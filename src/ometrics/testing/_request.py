@@ -48,7 +48,7 @@ class Request:
     outcome: Outcome = field(init=False, default="running")
 
     def __post_init__(self) -> None:
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             self.json = json.loads(self.body)
         asked = self.json if isinstance(self.json, dict) else {}
         self.stream = bool(asked.get("stream", self.path in _STREAMING))
