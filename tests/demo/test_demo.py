@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,9 +48,14 @@ def test_demo_on_an_ollama(tmp_path: Path) -> None:
     assert 2 == kept.task_statistics.completed_tasks
     if shutil.which("curl"):
         assert "$ curl -sN http://127.0.0.1:" in result.stdout
-        assert server.requests[-1].headers["user-agent"].startswith("curl/")
+        agents = [request.headers["user-agent"] for request in server.requests]
+        assert 1 == sum(agent.startswith("curl/") for agent in agents)
     assert 1 == kept.models[MODEL].cancelled_reqs
     assert 1 == kept.models[MODEL].errors["TIMEOUT"]
+    if os.name != "nt":
+        row = re.compile(r"^lone_agent\.py \w+ +\d+ +(\d+) +0 +(.*\S)", re.MULTILINE)
+        ends = [("2", "killed by signal 9"), ("3", "exit 0"), ("3", "exit 0")]
+        assert ends == row.findall(result.stdout)
     assert kept.resource_metrics is not None
 
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -20,14 +21,18 @@ def new_directory() -> str:
     """
     Make one for a run, where `ometrics top` looks for them.
 
-    What killed runs left there is removed.
+    What killed runs left there is removed. Where that place is not to be had, as after
+    `sudo`, it is elsewhere.
 
     Raises:
         OSError: It cannot be made.
     """
     home = runtime_directory()
     path = home / f"run-{os.getpid()}-{os.urandom(4).hex()}"
-    os.close(places.open_directory(path, create=True))
+    try:
+        os.close(places.open_directory(path, create=True))
+    except OSError:
+        return tempfile.mkdtemp(prefix="ometrics-run-")
     for left in _left(home):
         remove(str(left))
     return str(path)

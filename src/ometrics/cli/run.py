@@ -31,6 +31,7 @@ from ometrics.rules.load import RuleSet
 from ometrics.segments import attach
 from ometrics.segments.places import open_directory
 from ometrics.sources import Source
+from ometrics.view.escape import harmless
 from ometrics.view.terminal import can_animate, console_for
 
 MAX_PORT: Final = 65_535
@@ -142,7 +143,8 @@ class Program:
                 return new_directory()
             os.close(open_directory(self.directory, create=True))
         except OSError as error:
-            click.echo(f"ometrics: no directory for its records: {error}", err=True)
+            why = harmless(f"{error}; name another one with --directory")
+            click.echo(f"ometrics: no directory for its records: {why}", err=True)
             sys.exit(2)
         return str(self.directory)
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 import ometrics.ollama
 from ometrics.collector import MetricsCollector
-from ometrics.demo import other_language
+from ometrics.demo import other_language, pool
 from ometrics.demo.server import find_server
 from ometrics.demo.team import Team
 from ometrics.export import json as json_export
@@ -109,9 +109,13 @@ def run(
             seconds=seconds,
         )
         interrupted = _watch(team, collector, console)
+        processes = None
         if not interrupted:
             other_language.ask(server, collector, console.print)
+            processes = pool.work(server, console.print)
         snapshot = collector.snapshot()
+        if processes is not None:
+            snapshot = snapshot.merge(processes)
     _report(snapshot, server.model, console, json)
     if interrupted:
         return INTERRUPTED
