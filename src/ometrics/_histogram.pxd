@@ -25,6 +25,7 @@ cdef class Layout:
     cdef readonly tuple bounds
     cdef int n_bounds
     cdef int *exp_end           # last cell of each exponential bucket
+    cdef int *bucket_of         # the exponential bucket of each cell; -1 is below all
     cdef int *bound_end         # last cell at or below each explicit bound
     cdef dict _ends             # explicit bound -> last cell at or below it
     cdef dict _ends_of          # id of bounds -> them, and the ends of all of them

@@ -142,11 +142,15 @@ cdef class Layout:
         self._ends = {}
         self._ends_of = {}
         self.exp_end = <int *> malloc((EXP_CELLS + 1) * sizeof(int))
+        self.bucket_of = <int *> malloc((EXP_CELLS + 2 + n_explicit) * sizeof(int))
         self.bound_end = <int *> malloc((n_explicit + 1) * sizeof(int))
         self.c.upper = <double *> malloc(
             (EXP_CELLS + 2 + n_explicit) * sizeof(double)
         )
-        if self.exp_end == NULL or self.bound_end == NULL or self.c.upper == NULL:
+        if (
+            self.exp_end == NULL or self.bucket_of == NULL
+            or self.bound_end == NULL or self.c.upper == NULL
+        ):
             raise MemoryError
         cell = 0
         i = 0
@@ -155,6 +159,7 @@ cdef class Layout:
             edge = exponential_bound(e) if e <= EXP_CELLS else INFINITY
             bound = self.bounds[i] if i < n_explicit else INFINITY
             self.c.upper[cell] = min(edge, bound)
+            self.bucket_of[cell] = e - 1
             if bound <= edge:
                 self._ends[bound] = cell
                 self.bound_end[i] = cell
@@ -166,6 +171,7 @@ cdef class Layout:
                 e += 1
             cell += 1
         self.c.upper[cell] = INFINITY
+        self.bucket_of[cell] = EXP_CELLS
         self.c.n_cells = cell + 1
         self.c.overflow_start = self.exp_end[EXP_CELLS]
 
@@ -181,6 +187,7 @@ cdef class Layout:
 
     def __dealloc__(self):
         free(self.exp_end)
+        free(self.bucket_of)
         free(self.bound_end)
         free(self.c.upper)
 
@@ -224,15 +231,17 @@ cdef class Layout:
         cdef uint64_t total = 0
         cdef int i = 0
         cdef int bound, end
+        cdef uint64_t count
         for bound in range(self.n_bounds + 1):
             end = cells.n
             if bound < self.n_bounds:
                 end = min(self.bound_end[bound] + 1 - cells.first, end)
-            counts[bound] = 0
+            count = 0
             while i < end:
-                counts[bound] += cells.counts[i]
+                count += cells.counts[i]
                 i += 1
-            total += counts[bound]
+            counts[bound] = count
+            total += count
         return total
 
     cdef void exponential_counts(
@@ -240,12 +249,11 @@ cdef class Layout:
     ) noexcept nogil:
         cdef const uint64_t *c = cells.counts
         cdef const int *end = self.exp_end
+        cdef const int *bucket = self.bucket_of + cells.first
         cdef int first = cells.first
         cdef int n = cells.n
         cdef int i = 0
-        cdef int low = 0
-        cdef int high, middle
-        cdef uint64_t count
+        cdef int low
         view.first = view.n = 0
         view.underflow = view.overflow = 0
         while i < n and first + i <= end[0]:
@@ -261,23 +269,13 @@ cdef class Layout:
             n -= 1
         if i == n:
             return
-        high = EXP_CELLS                    # the first bucket that ends at or after i
-        while low < high:
-            middle = (low + high) // 2
-            if end[middle + 1] < first + i:
-                low = middle + 1
-            else:
-                high = middle
+        low = bucket[i]
         view.first = low
+        view.n = bucket[n - 1] - low + 1
+        memset(view.counts, 0, view.n * COUNT_SIZE)
         while i < n:
-            low += 1
-            count = c[i]
+            view.counts[bucket[i] - low] += c[i]
             i += 1
-            while i < n and first + i <= end[low]:
-                count += c[i]
-                i += 1
-            view.counts[view.n] = count
-            view.n += 1
 
     cdef void quantiles_of(
         self, const om_cells *cells, uint64_t count, double low, double high,

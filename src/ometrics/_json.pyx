@@ -16,103 +16,52 @@ from cpython.bytes cimport (
 )
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
-from libc.math cimport NAN, isfinite, ldexp, log2, rint
+from libc.math cimport NAN, isfinite, rint
 from libc.stdint cimport UINT64_MAX, uint64_t
-from libc.stdlib cimport free, malloc
-from libc.string cimport memchr, memcpy, memset
+from libc.string cimport memchr
 
-from ometrics._buckets cimport EXP_CELLS, MIN_EXPONENT, OCTAVE, SCALE
-from ometrics._histogram cimport MAX_BOUNDS, Layout, om_cells, om_exponential
+from ometrics._buckets cimport MIN_EXPONENT, OCTAVE, SCALE
+from ometrics._histogram cimport (
+    MAX_BOUNDS,
+    Layout,
+    om_cells,
+    om_exponential,
+    sum_of,
+)
+from ometrics._json_numbers cimport (
+    DURATION,
+    as_count,
+    put,
+    put_bytes,
+    put_duration,
+    put_int,
+    rounded_ns,
+)
+from ometrics._json_plan cimport (
+    AS_DURATION,
+    COMPUTED,
+    FIELD,
+    LEAST,
+    MEAN,
+    MOST,
+    PROPERTY,
+    RATIO,
+    ROOM,
+    SUM,
+    TOTAL,
+    Key,
+    Shape,
+    lines_of,
+)
 
 cimport cython
 
 cdef enum:
-    DIGITS = 20                 # of 2^64 - 1
-    DURATION = 32               # more than the longest duration with its quotes
     MAX_QUANTILES = 16
-    INDENT = 2                  # spaces a level
-    SPACES = 32
-    ROOM = 64                   # more than any short token, and a line feed and SPACES
+    MAX_SHAPES = 64             # kept; a process has two or three
 
-cdef double TWO_TO_64 = ldexp(1.0, 64)
-cdef uint64_t MINUTE = <uint64_t> 60 * 1_000_000_000    # in nanoseconds
 cdef object UTC = _datetime.timezone.utc
 cdef object Time = _datetime.datetime
-
-
-# --- Numbers as text
-
-cdef inline char *put(char *out, const char *text, Py_ssize_t n) noexcept nogil:
-    memcpy(out, text, n)
-    return out + n
-
-cdef inline char *put_bytes(char *out, bytes text) noexcept:
-    return put(out, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
-
-cdef inline char *put_int(char *out, uint64_t value) noexcept nogil:
-    if value < 10:                      # nearly all counts
-        out[0] = <char> (48 + value)
-        return out + 1
-    if value < 100:
-        out[0] = <char> (48 + value // 10)
-        out[1] = <char> (48 + value % 10)
-        return out + 2
-    cdef char digits[DIGITS]
-    cdef int n = DIGITS
-    while value:
-        n -= 1
-        digits[n] = <char> (48 + value % 10)
-        value //= 10
-    return put(out, digits + n, DIGITS - n)
-
-cdef char *put_fixed(
-    char *out, uint64_t whole, uint64_t part, int digits
-) noexcept nogil:
-    """`whole.part`, `part` having so many digits, without trailing zeros."""
-    out = put_int(out, whole)
-    if part == 0:
-        return out
-    while part % 10 == 0:
-        part //= 10
-        digits -= 1
-    out[0] = b"."
-    cdef int i
-    for i in range(digits, 0, -1):
-        out[i] = <char> (48 + part % 10)
-        part //= 10
-    return out + 1 + digits
-
-cdef char *put_duration(char *out, uint64_t ns) noexcept nogil:
-    """As Go writes it; see `ometrics.durations.format_duration`."""
-    cdef uint64_t minutes
-    if ns == 0:
-        return put(out, b"0s", 2)
-    if ns < 1_000:
-        return put(put_int(out, ns), b"ns", 2)
-    if ns < 1_000_000:
-        return put(put_fixed(out, ns // 1_000, ns % 1_000, 3), b"\xc2\xb5s", 3)
-    if ns < 1_000_000_000:
-        return put(put_fixed(out, ns // 1_000_000, ns % 1_000_000, 6), b"ms", 2)
-    minutes = ns // MINUTE
-    ns %= MINUTE
-    if minutes >= 60:
-        out = put(put_int(out, minutes // 60), b"h", 1)
-    if minutes:
-        out = put(put_int(out, minutes % 60), b"m", 1)
-    out = put_fixed(out, ns // 1_000_000_000, ns % 1_000_000_000, 9)
-    return put(out, b"s", 1)
-
-cdef inline uint64_t as_count(value) except? 0:
-    try:
-        return value
-    except OverflowError:
-        raise ValueError(
-            f"{value} is not within the 0 to 2^64 - 1 of a count"
-        ) from None
-
-cdef inline uint64_t rounded_ns(double seconds) noexcept nogil:
-    cdef double ns = rint(seconds * 1e9)
-    return <uint64_t> ns if ns < TWO_TO_64 else UINT64_MAX
 
 
 def go_duration_ns(uint64_t ns, /):
@@ -126,165 +75,19 @@ def go_duration(double seconds, /):
     return go_duration_ns(rounded_ns(seconds))
 
 
-# --- What is written: keys, and the shape of histograms
-
-cdef enum:          # what a key shows
-    VALUE           # an attribute of the owner
-    COMPUTED        # what a function makes of the owner
-    SUM             # of attributes, up to 2^64 - 1
-    RATIO           # of sums of attributes
-    MEAN            # of the histogram that an attribute is; in seconds
-    LEAST
-    MOST
-    TOTAL
-    AS_DURATION = 16        # the same as Go writes it
-
-cdef dict FACTS = {"mean": MEAN, "min": LEAST, "max": MOST, "total": TOTAL}
-
-
-@cython.final
-cdef class Ratio:
-    """
-    A quotient of sums of attributes; 0.0 of nothing.
-
-    Args:
-        over: Names of the attributes whose sum is divided.
-        under: Names of those whose sum divides it.
-        percent: Multiply by 100.
-    """
-
-    cdef tuple over, under
-    cdef bint percent
-
-    def __cinit__(self, tuple over, tuple under, bint percent=False):
-        self.over = over
-        self.under = under
-        self.percent = percent
-
-    cdef object of(self, owner):
-        under = sum_of(owner, self.under)
-        if not under:
-            return 0.0
-        over = sum_of(owner, self.over)
-        return 100.0 * over / under if self.percent else over / under
-
-
-cdef object sum_of(owner, tuple names):
-    result = getattr(owner, names[0])
-    cdef Py_ssize_t i
-    for i in range(1, len(names)):
-        result = result + getattr(owner, names[i])
-    return result
-
-
-@cython.final
-cdef class Key:
-    """
-    A key of an object of the document, and where its value comes from.
-
-    Args:
-        name: The key.
-        source: Name of an attribute of the owner, several names for the sum of these,
-            a `Ratio`, or a function of the owner.
-        fact: `mean`, `min`, `max` or `total` of the histogram that the attribute is.
-        duration: Write the fact as Go writes a duration, `0s` for an unknown mean.
-    """
-
-    cdef bytes text
-    cdef readonly str name
-    cdef object source
-    cdef int shows
-
-    def __cinit__(self, str name, source, str fact=None, bint duration=False):
-        self.name = name
-        self.text = f'"{name}": '.encode()
-        self.source = source
-        self.shows = COMPUTED
-        if isinstance(source, str):
-            self.shows = VALUE
-        elif isinstance(source, tuple):
-            self.shows = SUM
-        elif isinstance(source, Ratio):
-            self.shows = RATIO
-        if fact is not None:
-            self.shows = FACTS[fact] + (AS_DURATION if duration else 0)
-
-
-@cython.final
-cdef class Unit:
-    """
-    The names in a histogram's object.
-
-    Args:
-        sum_field: The field that holds the sum of the values.
-        suffix: What follows the keys of values: `_seconds`, or nothing.
-        seconds: What the value 1 is among the cells, in seconds.
-        labels: Buckets -> their labels, or `None` to show none.
-    """
-
-    cdef str sum_field
-    cdef str suffix
-    cdef double seconds
-    cdef object labels
-
-    def __cinit__(self, str sum_field, str suffix, double seconds, labels):
-        self.sum_field = sum_field
-        self.suffix = suffix
-        self.seconds = seconds
-        self.labels = labels
-
-
-@cython.final
-cdef class _Shape:
-    """What all histograms of one unit and one layout have in common, as text."""
-
-    cdef object owner
-    cdef tuple buckets
-    cdef Unit unit
-    cdef Layout layout
-    cdef list labels
-    cdef int *bucket_ends       # how many of the bounds' counts end with each bucket
-    cdef int shift              # of the exponential view, in buckets
-    cdef bytes bucket_bounds, bounds
-    cdef bytes sum_key, total_key, mean_key, min_key, max_key
-    cdef bytes percentiles_key, bounds_key
-    cdef Py_ssize_t room        # bytes that one histogram can take at most
-
-    def __cinit__(self, owner, tuple buckets, Unit unit, Layout layout, encode):
-        cdef int i
-        self.owner = owner
-        self.buckets = buckets
-        self.unit = unit
-        self.layout = layout
-        bounds = [bound / unit.seconds for bound in layout.bounds]
-        self.bucket_bounds = encode(buckets)
-        self.bounds = encode(bounds)
-        self.shift = <int> rint(-log2(unit.seconds) * OCTAVE)
-        suffix = unit.suffix
-        self.sum_key = f'"{unit.sum_field}": '.encode()
-        self.total_key = f'"total{suffix}": '.encode() if suffix else b""
-        self.mean_key = f'"mean{suffix}": '.encode()
-        self.min_key = f'"min{suffix}": '.encode()
-        self.max_key = f'"max{suffix}": '.encode()
-        self.percentiles_key = f'"percentiles{suffix}": '.encode()
-        self.bounds_key = f'"bounds{suffix}": '.encode()
-        self.bucket_ends = <int *> malloc(len(buckets) * sizeof(int))
-        if self.bucket_ends == NULL:
-            raise MemoryError
-        for i in range(len(buckets) - 1):
-            self.bucket_ends[i] = layout.bounds.index(buckets[i]) + 1
-        self.bucket_ends[len(buckets) - 1] = layout.n_bounds + 1
-        self.labels = []
-        if unit.labels is not None:
-            self.labels = [f'"{label}": '.encode() for label in unit.labels(buckets)]
-        self.room = (
-            4096 + len(self.bucket_bounds) + len(self.bounds)
-            + (DIGITS + 1) * (EXP_CELLS + 2 + layout.n_bounds)
-            + sum([len(label) + DIGITS + ROOM for label in self.labels])
-        )
-
-    def __dealloc__(self):
-        free(self.bucket_ends)
+# Lines of a histogram, by depth.
+cdef list COUNT = lines_of('"count": ')
+cdef list BUCKETS = lines_of('"buckets": {')
+cdef list BUCKET_BOUNDS = lines_of('"bucket_bounds_seconds": ')
+cdef list EXPLICIT = lines_of('"explicit": {')
+cdef list EXPONENTIAL = lines_of('"exponential": {')
+cdef list SCALE_LINE = lines_of('"scale": ')
+cdef list OFFSET = lines_of('"offset": ')
+cdef list COUNTS = lines_of('"counts": ')
+cdef list UNDERFLOW = lines_of('"underflow": ')
+cdef list OVERFLOW = lines_of('"overflow": ')
+cdef list NOTHING = lines_of("")
+cdef list CLOSE = lines_of("}")
 
 
 # --- The page
@@ -310,11 +113,14 @@ cdef class _Page:
     cdef char *at
     cdef char *end
     cdef list later             # what msgspec writes, in the order of the places
-    cdef _Shape shape            # of the last histogram
-    cdef object known           # the histogram that the next two are of
-    cdef uint64_t known_count
-    cdef object known_mean
-    cdef object known_total     # in seconds
+    cdef object known           # the last histogram; its shape and what it says:
+    cdef Shape shape
+    cdef dict shapes            # kind -> shape of the last one
+    cdef om_cells cells
+    cdef uint64_t count
+    cdef uint64_t sum
+    cdef object low, high, mean
+    cdef object total           # of latencies, in seconds
     cdef int *places            # for each NUL, which of `later` belongs there
     cdef Py_ssize_t n_places, places_size
     cdef _Recent recent[RECENT]
@@ -322,11 +128,12 @@ cdef class _Page:
     def __cinit__(self, Writer writer):
         self.writer = writer
         self.later = []
-        self.start = <char *> PyMem_Malloc(1 << 16)
+        self.shapes = {}
+        self.start = <char *> PyMem_Malloc(writer.usual)
         if self.start == NULL:
             raise MemoryError
         self.at = self.start
-        self.end = self.start + (1 << 16)
+        self.end = self.start + writer.usual
 
     def __dealloc__(self):
         PyMem_Free(self.start)
@@ -346,13 +153,13 @@ cdef class _Page:
             self.end = larger + size
         return 0
 
-    cdef inline void line(self, int depth, bytes key) noexcept:
+    cdef inline void line(self, list lines, int depth) noexcept:
         """A new line with its key."""
-        self.at[0] = b"\n"
-        memset(self.at + 1, b" ", SPACES)       # of a fixed size: two stores
-        if depth * INDENT > SPACES:
-            memset(self.at + 1, b" ", depth * INDENT)
-        self.at = put_bytes(self.at + 1 + depth * INDENT, key)
+        self.at = put_bytes(self.at, <bytes> lines[depth])
+
+    cdef inline void comma(self) noexcept:
+        self.at[0] = b","
+        self.at += 1
 
     cdef inline void close(self, int depth, bint empty) noexcept:
         """The end of an object; the last comma gives way to it."""
@@ -360,7 +167,7 @@ cdef class _Page:
             self.at = put(self.at, b"}", 1)
         else:
             self.at -= 1
-            self.line(depth, b"}")
+            self.line(CLOSE, depth)
 
     cdef inline int put_later(self, value) except -1:
         """A place for a value; one that was just there is not written again."""
@@ -413,56 +220,62 @@ cdef class _Page:
     cdef int put_owner(self, kind, value, int depth) except -1:
         keys = self.writer.keys.get(kind)
         if keys is not None:
-            self.put_object(<tuple> keys, value, depth)
+            self.put_object(<list> keys, value, depth)
         elif kind in self.writer.units:
             self.put_histogram(kind, value, depth)
         elif isinstance(value, float):
             self.put_float(value)
         elif hasattr(value, "items"):
-            self.put_mapping(dict(value), depth)
+            self.put_mapping(value, depth)
         else:
             raise TypeError(f"a {kind.__name__} has no place in a document")
         return 0
 
-    cdef int put_mapping(self, dict mapping, int depth) except -1:
+    cdef int put_mapping(self, mapping, int depth) except -1:
+        cdef bint empty = True
         self.at = put(self.at, b"{", 1)
         for name, value in mapping.items():
-            self.need(depth * INDENT + ROOM)
-            self.line(depth + 1, b"")
+            empty = False
+            self.need(2 * ROOM)
+            self.line(NOTHING, depth + 1)
             self.put_later(name)
             self.at = put(self.at, b": ", 2)
             try:
                 self.put_value(value, depth + 1)
             except ValueError as error:
                 raise located(f"[{name!r}]", error) from None
-            self.need(depth * INDENT + ROOM)
-            self.at = put(self.at, b",", 1)
-        self.close(depth, not mapping)
+            self.need(2 * ROOM)
+            self.comma()
+        self.close(depth, empty)
         return 0
 
-    cdef int put_object(self, tuple keys, owner, int depth) except -1:
+    cdef int put_object(self, list keys, owner, int depth) except -1:
         cdef Key key
-        cdef int line = (depth + 1) * INDENT + ROOM
+        cdef bytes line
+        cdef tuple values = self.writer.fields(owner)
         self.at = put(self.at, b"{", 1)
         for item in keys:
             key = <Key> item
-            self.need(line + PyBytes_GET_SIZE(key.text))
-            self.line(depth + 1, key.text)
+            line = <bytes> key.lines[depth + 1]
+            self.need(PyBytes_GET_SIZE(line) + 2 * ROOM)
+            self.at = put_bytes(self.at, line)
             try:
-                if key.shows == VALUE:
+                if key.shows == FIELD:
+                    self.put_value(values[key.place], depth + 1)
+                elif key.shows == PROPERTY:
                     self.put_value(getattr(owner, key.source), depth + 1)
                 elif key.shows == COMPUTED:
                     self.put_value(key.source(owner), depth + 1)
                 elif key.shows == SUM:
-                    self.put_sum(sum_of(owner, <tuple> key.source))
+                    self.put_sum(key.over.sum_of(values))
                 elif key.shows == RATIO:
-                    self.put_value((<Ratio> key.source).of(owner), 0)
+                    self.put_value(key.ratio_of(values), 0)
                 else:
-                    self.put_fact(key.shows, getattr(owner, key.source))
+                    self.put_fact(key.shows, values[key.place])
             except ValueError as error:
                 raise located(f".{key.name}", error) from None
-            self.need(line)
-            self.at = put(self.at, b",", 1)
+            self.need(2 * ROOM)
+            self.comma()
         self.close(depth, not keys)
         return 0
 
@@ -470,39 +283,60 @@ cdef class _Page:
         self.at = put_int(self.at, total if total <= UINT64_MAX else UINT64_MAX)
         return 0
 
-    cdef int learn(self, histogram, total, double scale) except -1:
-        """Count, mean and total of a histogram, unless it is the last one."""
+    cdef int learn(self, kind, histogram) except -1:
+        """What follows from a histogram's fields, unless it is the last one."""
         if self.known is histogram:
             return 0
-        cdef bytes cells = histogram.cells
-        cdef const uint64_t *c = <const uint64_t *> <void *> PyBytes_AS_STRING(cells)
-        cdef uint64_t count = 0
-        cdef Py_ssize_t i
-        for i in range(PyBytes_GET_SIZE(cells) // <Py_ssize_t> sizeof(uint64_t)):
-            count += c[i]
-        self.known = histogram
-        self.known_count = count
-        self.known_mean = total / count / scale if count else None
-        self.known_total = total / scale
+        cdef Shape shape
+        cdef om_cells cells
+        cdef uint64_t count
+        cdef bint over
+        buckets, self.low, self.high, first, packed, total = (
+            self.writer.fields(histogram)
+        )
+        shape = self.shape
+        if shape is None or shape.buckets is not buckets or shape.owner is not kind:
+            shape = self.shape_of(kind, buckets)
+        cells = shape.layout.cells_of(first, packed)
+        count = sum_of(cells.counts, cells.n, &over)
+        self.shape = shape
+        self.known = histogram              # keeps its cells alive
+        self.cells = cells
+        self.count = count
+        self.sum = as_count(total)
+        if shape.total_line is None:
+            self.mean = total / count if count else None
+        else:
+            self.mean = total / count / 1e9 if count else None
+            self.total = total / 1e9
         return 0
+
+    cdef Shape shape_of(self, kind, tuple buckets):
+        """That of the last histogram of this kind, if its buckets are these."""
+        cdef Shape shape = self.shapes.get(kind)
+        if shape is None or (
+            shape.buckets is not buckets and shape.buckets != buckets
+        ):
+            shape = self.shapes[kind] = self.writer.shape_of(kind, buckets)
+        return shape
 
     cdef int put_fact(self, int shows, histogram) except -1:
         """A number about a histogram of latencies that its owner shows as well."""
         cdef int fact = shows & ~AS_DURATION
         cdef uint64_t ns = 0
-        self.learn(histogram, histogram.sum_ns, 1e9)
+        self.learn(type(histogram), histogram)
         if fact == TOTAL:
-            value = self.known_total
+            value = self.total
         elif fact == LEAST:
-            value = histogram.min
+            value = self.low
         elif fact == MOST:
-            value = histogram.max
+            value = self.high
         else:
-            value = self.known_mean
+            value = self.mean
         if shows < AS_DURATION or value is None and fact != MEAN:
             return self.put_value(value, 0)
         if fact == TOTAL:
-            ns = histogram.sum_ns
+            ns = self.sum
         elif value is not None:
             ns = rounded_ns(value)
         self.at[0] = b'"'
@@ -511,65 +345,76 @@ cdef class _Page:
 
     # --- Histograms
 
-    cdef _Shape shape_of(self, kind, tuple buckets):
-        shape = self.shape
-        if shape is None or shape.buckets is not buckets or shape.owner is not kind:
-            shape = self.shape = self.writer.shape_of(kind, buckets)
-        return shape
-
     cdef int put_histogram(self, kind, histogram, int depth) except -1:
-        cdef _Shape shape = self.shape_of(kind, histogram.bucket_bounds)
+        cdef bytes empty
+        cdef Py_ssize_t start
+        self.learn(kind, histogram)
+        cdef Shape shape = self.shape
+        self.need(shape.room + (16 + len(shape.labels)) * ROOM)
+        if self.count:
+            return self.put_views(shape, depth)
+        empty = shape.empty[depth]
+        if empty is None:       # all without values have the same text
+            start = self.at - self.start
+            self.put_views(shape, depth)
+            empty = self.start[start:self.at - self.start]
+            shape.empty[depth] = empty
+        else:
+            self.at = put_bytes(self.at, empty)
+        return 0
+
+    cdef int put_views(self, Shape shape, int depth) except -1:
         cdef Layout layout = shape.layout
-        cdef int first = histogram.first_cell
-        cdef om_cells cells = layout.cells_of(first, histogram.cells)
         cdef uint64_t counts[MAX_BOUNDS + 1]
         cdef om_exponential view
-        cdef uint64_t count = layout.explicit_counts(&cells, counts)
-        cdef uint64_t total = as_count(getattr(histogram, shape.unit.sum_field))
-        low, high = histogram.min, histogram.max
-        layout.exponential_counts(&cells, &view)
-        self.need(shape.room + (16 + len(shape.labels)) * (depth + 3) * INDENT)
+        layout.explicit_counts(&self.cells, counts)
+        layout.exponential_counts(&self.cells, &view)
         depth += 1
         self.at = put(self.at, b"{", 1)
-        self.put_count(depth, b'"count": ', count)
-        self.put_count(depth, shape.sum_key, total)
-        if shape.total_key:
-            self.line(depth, shape.total_key)
-            self.learn(histogram, total, 1e9)
-            self.put_float(self.known_total)
-            self.at = put(self.at, b",", 1)
-        self.line(depth, shape.mean_key)
-        self.learn(histogram, total, 1e9 if shape.total_key else 1.0)
-        self.put_value(self.known_mean, 0)
-        self.at = put(self.at, b",", 1)
-        self.line(depth, shape.min_key)
-        self.put_value(low, 0)
-        self.at = put(self.at, b",", 1)
-        self.line(depth, shape.max_key)
-        self.put_value(high, 0)
-        self.at = put(self.at, b",", 1)
-        self.line(depth, shape.percentiles_key)
-        self.put_percentiles(shape, &cells, count, low, high, depth)
+        self.put_count(COUNT, depth, self.count)
+        self.put_count(shape.sum_line, depth, self.sum)
+        if shape.total_line is not None:
+            self.put_number(shape.total_line, depth, self.total)
+        self.put_number(shape.mean_line, depth, self.mean)
+        self.put_number(shape.min_line, depth, self.low)
+        self.put_number(shape.max_line, depth, self.high)
+        self.line(shape.percentiles_line, depth)
+        self.put_percentiles(shape, depth)
         if shape.labels:
-            self.line(depth, b'"buckets": {')
+            self.line(BUCKETS, depth)
             self.put_buckets(shape, counts, depth)
-        self.line(depth, b'"bucket_bounds_seconds": ')
-        self.at = put(put_bytes(self.at, shape.bucket_bounds), b",", 1)
-        self.line(depth, b'"explicit": {')
-        self.line(depth + 1, shape.bounds_key)
-        self.at = put(put_bytes(self.at, shape.bounds), b",", 1)
-        self.line(depth + 1, b'"counts": ')
+        self.line(BUCKET_BOUNDS, depth)
+        self.at = put_bytes(self.at, shape.bucket_bounds)
+        self.comma()
+        self.line(EXPLICIT, depth)
+        self.line(shape.bounds_line, depth + 1)
+        self.at = put_bytes(self.at, shape.bounds)
+        self.comma()
+        self.line(COUNTS, depth + 1)
         self.put_counts(counts, layout.n_bounds + 1)
         self.close(depth, False)
-        self.at = put(self.at, b",", 1)
-        self.line(depth, b'"exponential": {')
+        self.comma()
+        self.line(EXPONENTIAL, depth)
         self.put_exponential(shape, &view, depth)
         self.close(depth - 1, False)
         return 0
 
-    cdef inline void put_count(self, int depth, bytes key, uint64_t count) noexcept:
-        self.line(depth, key)
-        self.at = put(put_int(self.at, count), b",", 1)
+    cdef inline void put_count(self, list line, int depth, uint64_t count) noexcept:
+        self.line(line, depth)
+        self.at = put_int(self.at, count)
+        self.comma()
+
+    cdef int put_number(self, list line, int depth, value) except -1:
+        """A number of a histogram, whose text is the same in all that are empty."""
+        self.line(line, depth)
+        if value is None:
+            self.at = put(self.at, b"null", 4)
+        elif self.count:
+            self.put_float(value)
+        else:
+            self.at = put(self.at, b"0.0", 3)
+        self.comma()
+        return 0
 
     cdef void put_counts(self, const uint64_t *counts, int n) noexcept nogil:
         """An array, on one line."""
@@ -585,68 +430,66 @@ cdef class _Page:
             out -= 1
         self.at = put(out, b"],", 2)
 
-    cdef int put_percentiles(
-        self, _Shape shape, const om_cells *cells, uint64_t count, low, high, int depth
-    ) except -1:
+    cdef int put_percentiles(self, Shape shape, int depth) except -1:
         cdef Writer writer = self.writer
         cdef double values[MAX_QUANTILES]
         cdef double unit = shape.unit.seconds
+        cdef double high = NAN if self.high is None else self.high * unit
         cdef int i
-        if count:
+        if self.count:
             shape.layout.quantiles_of(
-                cells, count, NAN if low is None else low * unit,
-                NAN if high is None else high * unit,
-                writer.q, writer.n_quantiles, values,
+                &self.cells, self.count, NAN if self.low is None else self.low * unit,
+                high, writer.q, writer.n_quantiles, values,
             )
-        self.at = put(self.at, b"{", 1)
         for i in range(writer.n_quantiles):
-            self.line(depth + 1, <bytes> writer.quantile_keys[i])
-            if not count:
-                self.put_value(None, 0)
-            elif high is not None and values[i] == <double> high * unit:
-                self.put_later(high)
+            self.line(<list> writer.quantile_lines[i], depth + 1)
+            if not self.count:
+                self.at = put(self.at, b"null", 4)
+            elif values[i] == high:
+                self.put_later(self.high)
             elif unit == 1.0:
                 self.put_later(values[i])
             else:
                 self.put_later(rint(values[i] / unit))
-            self.at = put(self.at, b",", 1)
+            self.comma()
         self.close(depth, False)
-        self.at = put(self.at, b",", 1)
+        self.comma()
         return 0
 
     cdef void put_buckets(
-        self, _Shape shape, const uint64_t *counts, int depth
+        self, Shape shape, const uint64_t *counts, int depth
     ) noexcept:
         cdef int bucket
         cdef int i = 0
         cdef uint64_t count
-        for bucket in range(len(shape.labels)):
+        for bucket in range(<int> len(shape.labels)):
             count = 0
             while i < shape.bucket_ends[bucket]:
                 count += counts[i]
                 i += 1
-            self.put_count(depth + 1, <bytes> shape.labels[bucket], count)
+            self.put_count(<list> shape.labels[bucket], depth + 1, count)
         self.close(depth, False)
-        self.at = put(self.at, b",", 1)
+        self.comma()
 
     cdef void put_exponential(
-        self, _Shape shape, const om_exponential *view, int depth
+        self, Shape shape, const om_exponential *view, int depth
     ) noexcept:
         cdef int offset = 0
         if view.n:
             offset = view.first + MIN_EXPONENT * OCTAVE + shape.shift
-        self.put_count(depth + 1, b'"scale": ', SCALE)
-        self.line(depth + 1, b'"offset": ')
+        self.put_count(SCALE_LINE, depth + 1, SCALE)
+        self.line(OFFSET, depth + 1)
         if offset < 0:
             self.at = put(self.at, b"-", 1)
             offset = -offset
-        self.at = put(put_int(self.at, offset), b",", 1)
-        self.line(depth + 1, b'"counts": ')
+        self.at = put_int(self.at, offset)
+        self.comma()
+        self.line(COUNTS, depth + 1)
         self.put_counts(view.counts, view.n)
-        self.put_count(depth + 1, b'"underflow": ', view.underflow)
-        self.put_count(depth + 1, b'"overflow": ', view.overflow)
+        self.put_count(UNDERFLOW, depth + 1, view.underflow)
+        self.put_count(OVERFLOW, depth + 1, view.overflow)
         self.close(depth, False)
-        self.at = put(self.at, b",", 1)
+        self.comma()
 
     # --- The end
 
@@ -739,40 +582,56 @@ cdef class Writer:
     Writes documents.
 
     Args:
-        keys: Read type -> its `Key`s, in order.
+        keys: Read type -> list of its `Key`s, in order.
         units: Type of a histogram -> its `Unit`.
         quantiles: Key -> quantile, ascending, at most 16, each above 0 and below 1.
         layout_of: Buckets -> their layout.
         encode: Writes a list or tuple of floats, strings and times as compact JSON.
+        fields: Gets a tuple of all fields of a read type.
 
     Thread-safety:
-        Immutable.
+        Any thread; what it remembers follows from what it was given.
     """
 
     cdef dict keys
     cdef dict units
     cdef object layout_of
     cdef object encode
-    cdef list quantile_keys
+    cdef object fields
+    cdef dict shapes            # (type, buckets) -> shape
+    cdef Py_ssize_t usual       # bytes of the last document, and some more
+    cdef list quantile_lines
     cdef int n_quantiles
     cdef double q[MAX_QUANTILES]
 
-    def __cinit__(self, dict keys, dict units, dict quantiles, layout_of, encode):
+    def __cinit__(
+        self, dict keys, dict units, dict quantiles, layout_of, encode, fields
+    ):
         if len(quantiles) > MAX_QUANTILES:
             raise ValueError(f"more than {MAX_QUANTILES} quantiles")
         self.keys = keys
         self.units = units
         self.layout_of = layout_of
         self.encode = encode
-        self.quantile_keys = [f'"{name}": '.encode() for name in quantiles]
+        self.fields = fields
+        self.shapes = {}
+        self.usual = 1 << 16
+        self.quantile_lines = [lines_of(f'"{name}": ') for name in quantiles]
         self.n_quantiles = len(quantiles)
         for i, q in enumerate(quantiles.values()):
             self.q[<int> i] = q
 
-    cdef _Shape shape_of(self, kind, tuple buckets):
-        return _Shape(
-            kind, buckets, self.units[kind], self.layout_of(buckets), self.encode
-        )
+    cdef Shape shape_of(self, kind, tuple buckets):
+        cdef tuple key = (kind, buckets)
+        cdef Shape shape = self.shapes.get(key)
+        if shape is None:
+            shape = Shape(
+                kind, buckets, self.units[kind], self.layout_of(buckets), self.encode
+            )
+            if len(self.shapes) >= MAX_SHAPES:
+                self.shapes.clear()
+            self.shapes[key] = shape
+        return shape
 
     def write(self, owner, /):
         """
@@ -792,4 +651,5 @@ cdef class Writer:
             raise ValueError(f"${error}") from None
         page.need(ROOM)
         page.at = put(page.at, b"\n", 1)
+        self.usual = (page.at - page.start) * 9 // 8 + 4096
         return page.finished()

@@ -10,7 +10,7 @@ Each field is declared by its annotation, as in `models.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from operator import attrgetter
 from typing import Annotated, Final
@@ -54,6 +54,9 @@ __all__ = [
 ]
 
 OVERFLOW_MODEL: Final = "__overflow__"
+
+_SUCCESSFUL: Final[Callable[[PerformanceMetrics], int]] = attrgetter("successful_reqs")
+_FAILED: Final[Callable[[PerformanceMetrics], int]] = attrgetter("failed_reqs")
 
 _TASKS: Final = Metric("ometrics.tasks", "{task}", "Finished tasks by outcome.")
 
@@ -344,12 +347,12 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def total_requests(self) -> int:
         """Requests of all models."""
-        return sum(m.total_requests for m in self.models.values())
+        return sum(map(_SUCCESSFUL, self.models.values())) + self.total_errors
 
     @property
     def total_errors(self) -> int:
         """Failed requests of all models."""
-        return sum(m.failed_reqs for m in self.models.values())
+        return sum(map(_FAILED, self.models.values()))
 
     @property
     def overall_error_rate(self) -> float:

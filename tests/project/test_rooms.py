@@ -45,7 +45,7 @@ MOST_LINES = 500
 LONG_FILES = {
     "_calls.pyx": (680, "the life of one call, whose parts share its C fields"),
     "_histogram.pyx": (650, "all arithmetic over cells"),
-    "_json.pyx": (800, "the bytes of one format, written and read"),
+    "_json.pyx": (680, "the bytes of one format"),
     "_reading.pyx": (550, "the core's records become read types, in one pass"),
     "_table.pyx": (650, "slots, which names, codes and memory all hang on"),
     "collector.py": (640, "the public face: short methods, long docstrings"),

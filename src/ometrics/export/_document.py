@@ -21,7 +21,7 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_
 import msgspec
 from msgspec import Meta
 
-from ometrics import _json
+from ometrics import _json_plan
 from ometrics.fields import UINT64_MAX, Field, fields_of
 from ometrics.histogram import (
     TOKEN_SECONDS,
@@ -183,7 +183,7 @@ class _TokensSource(msgspec.Struct, gc=False):
 # --- Keys
 
 
-Source = str | tuple[str, ...] | _json.Ratio | Callable[[Any], Any]
+Source = str | tuple[str, ...] | _json_plan.Ratio | Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -247,17 +247,17 @@ _FIRST: Final[dict[type, tuple[str | Key, ...]]] = {
         Key("total_requests", Count, _REQUESTS),
         *("successful_reqs", "failed_reqs"),
         _latency("avg_latency", "mean"),
-        Key("throughput", Float, _json.Ratio(_REQUESTS, ("uptime_seconds",))),
+        Key("throughput", Float, _json_plan.Ratio(_REQUESTS, ("uptime_seconds",))),
         Key(
             "error_rate",
             Percent,
-            _json.Ratio(("failed_reqs",), _REQUESTS, percent=True),
+            _json_plan.Ratio(("failed_reqs",), _REQUESTS, percent=True),
         ),
         "tokens_processed",
         Key(
             "avg_tokens_per_req",
             Float,
-            _json.Ratio(("tokens_processed",), ("successful_reqs",)),
+            _json_plan.Ratio(("tokens_processed",), ("successful_reqs",)),
         ),
         _latency("avg_latency_seconds", "mean", seconds=True),
         _latency("min_latency", "min"),
@@ -408,20 +408,23 @@ def source_of(owner: type) -> Any:
 # --- The plan for writing, and the schema
 
 
-def plan() -> dict[type, tuple[_json.Key, ...]]:
+def plan() -> dict[type, list[_json_plan.Key]]:
     """What `_json.Writer` writes of each read type."""
     return {
-        owner: tuple(
-            _json.Key(key.name, key.source, key.fact, key.duration)
+        owner: [
+            _json_plan.Key(
+                *(key.name, owner.__struct_fields__, key.source),  # type: ignore[attr-defined]
+                *(key.fact, key.duration),
+            )
             for key in keys_of(owner)
-        )
+        ]
         for owner in OWNERS
     }
 
 
-UNITS: Final[dict[type, _json.Unit]] = {
-    LatencyHistogram: _json.Unit("sum_ns", "_seconds", 1.0, labels_of),
-    TokenHistogram: _json.Unit("total", "", TOKEN_SECONDS, None),
+UNITS: Final[dict[type, _json_plan.Unit]] = {
+    LatencyHistogram: _json_plan.Unit("sum_ns", "_seconds", 1.0, labels_of),
+    TokenHistogram: _json_plan.Unit("total", "", TOKEN_SECONDS, None),
 }
 
 
