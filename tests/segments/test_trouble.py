@@ -297,6 +297,32 @@ def test_equal_pids_and_a_clock_that_went_back(tmp_path: Path) -> None:
     assert 3 == attach(tmp_path / "agents").snapshot().total_requests
 
 
+@pytest.mark.parametrize("offset", [1_000_000, -60])
+def test_what_an_earlier_boot_left(tmp_path: Path, offset: int) -> None:
+    """Its monotonic clock was another: counts stand, and no time is invented."""
+    code = (
+        "import sys, os; from ometrics import MetricsCollector;"
+        "from ometrics.segments import identity; identity.boot = lambda: 'earlier';"
+        "mc = MetricsCollector(directory=sys.argv[1]); mc.record_latency('m', 0.1);"
+        "running = mc.start_call('m'); os._exit(9)"
+    )
+    earlier = ["unshare", "--time", f"--monotonic={offset}"]
+    run = [sys.executable, "-c", code, str(tmp_path / "agents")]
+    if (
+        subprocess.run(
+            [*earlier, *run], check=False, stderr=subprocess.DEVNULL
+        ).returncode
+        != 9
+    ):
+        pytest.skip("no time namespaces here")
+    seen = attach(tmp_path / "agents").snapshot()
+
+    assert 1 == seen.total_requests
+    assert {} == seen.models["m"].calls
+    assert 0 <= seen.uptime_seconds < 30
+    assert 0 <= seen.models["m"].uptime_seconds <= seen.uptime_seconds
+
+
 def test_other_buckets_are_kept_apart(tmp_path: Path) -> None:
     """They have no exact sum with the rest: counted as left out, kept when folded."""
     few = tuple(
