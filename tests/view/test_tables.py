@@ -164,6 +164,24 @@ def test_the_bar_of_phases_reads_without_colour() -> None:
     assert "load" not in shown
 
 
+@pytest.mark.parametrize(
+    "longest", ["connect", "load", "prefill", "decode", "residual", "network"]
+)
+def test_the_phase_that_takes_most_is_never_left_out(longest: str) -> None:
+    """Where there is no room for all phases, those go that took least."""
+    phases = ("connect", "load", "prefill", "decode", "residual", "network")
+    took = {
+        phase: LatencyHistogram.of([9.0 if phase == longest else 0.1])
+        for phase in phases
+    }
+    call = CallMetrics(operation="chat", successful_reqs=1, **took)
+    model = PerformanceMetrics(model="m", calls={"chat": call})
+    heading, _, row, *_ = drawn(tables.phases(snapshot_of(model)), 40)
+
+    assert "94.7%" in row
+    assert any(word in heading for word in (longest, "load + queue"))
+
+
 def snapshot_of(model: PerformanceMetrics) -> Snapshot:
     """A snapshot of one model."""
     empty = MetricsCollector().snapshot()

@@ -98,8 +98,8 @@ def phases(snapshot: Snapshot) -> FittedTable | None:
     columns = (
         Column("share of time", left=True),
         Column("operation", 1, left=True),
-        *(Column(phase.title, _RANKS.get(phase.field, 0)) for phase in known),
-        Column("by initial", 7, left=True),
+        *(Column(phase.title, _rank(phase, [c for _, c in calls])) for phase in known),
+        Column("by initial", _LEAST, left=True),
     )
     rows = (
         [name(model), harmless(call.operation), *_shares(call, known)]
@@ -108,8 +108,18 @@ def phases(snapshot: Snapshot) -> FittedTable | None:
     return FittedTable(columns, rows)
 
 
-# The server's big phases stay.
-_RANKS: Final = {"connect": 6, "residual": 5, "network": 4}
+# Ranks of the phases that are least, in percent of the time; and of the bar.
+_STAYS, _LEAST = 10, 101
+
+
+def _rank(phase: Phase, calls: Sequence[CallMetrics]) -> int:
+    """What takes a tenth of any call's time stays; of the rest the least goes first."""
+    most = max(
+        percentage(getattr(call, phase.field).sum_ns, whole)
+        for call in calls
+        for whole in [sum(getattr(call, every.field).sum_ns for every in PHASES)]
+    )
+    return 0 if most >= _STAYS else _LEAST - 1 - round(most)
 
 
 def _shares(call: CallMetrics, phases: Sequence[Phase]) -> Iterator[Text | str]:
