@@ -137,21 +137,33 @@ class MetricsCollector(Core):
         self._clock = clock
         self._made = {}
         self._writer = None
-        self._place_in(directory)
+        directory = directory or os.environ.get("OMETRICS_DIR")
+        if directory:
+            self._place_in(directory)
         if store is not None:
-            from ometrics.store import Writer
-
-            self._writer = Writer(store, self, clock=clock).start()
+            self._write_to(store, directory)
         return self
 
     def __init__(self, **_: Any) -> None:
         """All is done by `__new__`."""
 
-    def _place_in(self, directory: str | os.PathLike[str] | None) -> None:
-        """Have the records in a segment of this directory, if there is one."""
-        directory = directory or os.environ.get("OMETRICS_DIR")
-        if not directory:
-            return
+    def _write_to(
+        self, store: str | os.PathLike[str], directory: str | os.PathLike[str] | None
+    ) -> None:
+        """Keep history; with a directory, also of what others were killed over."""
+        from ometrics.store import Writer
+
+        unwritten = None
+        if directory:
+            from ometrics.segments.unwritten import Unwritten
+
+            where = os.path.abspath(directory)  # noqa: PTH100 - keeps links
+            unwritten = Unwritten(where, lambda: self.instance_id)
+        writer = Writer(store, self, clock=self._clock, unwritten=unwritten)
+        self._writer = writer.start()
+
+    def _place_in(self, directory: str | os.PathLike[str]) -> None:
+        """Have the records in a segment of this directory."""
         from ometrics._segment import HAS_SEGMENTS
 
         if not HAS_SEGMENTS:

@@ -65,12 +65,19 @@ _COMMON: Final = _encode(
 )
 
 
-def _pack(counts: Snapshot) -> bytes:
+def pack(counts: Snapshot) -> bytes:
+    """A snapshot in few bytes."""
     packer = zlib.compressobj(level=1, zdict=_COMMON)
     return packer.compress(_encode(counts)) + packer.flush()
 
 
-def _unpack(data: bytes) -> Snapshot:
+def unpack(data: bytes) -> Snapshot:
+    """
+    Read what `pack` wrote.
+
+    Raises:
+        ValueError: It is damaged.
+    """
     return _decode(zlib.decompressobj(zdict=_COMMON).decompress(data))
 
 
@@ -83,7 +90,7 @@ class _Packed(NamedTuple):
 
     def counts(self) -> Snapshot | None:
         """Unpacked."""
-        return _unpack(self.data) if self.data else None
+        return unpack(self.data) if self.data else None
 
 
 class _Sum:
@@ -110,7 +117,7 @@ class _Sum:
     def pack(self) -> _Packed:
         """The same in few bytes."""
         counts = self._counts
-        data = b"" if counts is None else _pack(counts)
+        data = b"" if counts is None else pack(counts)
         return _Packed(self.start, self.end, data)
 
 

@@ -53,6 +53,43 @@ def test_measures_serves_and_reports(server: ScriptedOllama, tmp_path: Path) -> 
     assert 1 == Snapshot.from_json(file.read_bytes()).models[MODEL].successful_reqs
 
 
+def test_keeps_history(server: ScriptedOllama, tmp_path: Path) -> None:
+    """What was measured is in the store at the end."""
+    pytest.importorskip("sqlalchemy", reason="the extra 'store' is not installed")
+    path = tmp_path / "metrics.db"
+    with proxy_command(server, "--store", str(path)) as (process, url, _):
+        with _chat(url) as answer:
+            answer.read()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
+
+    assert 0 == process.returncode
+    with ometrics.store.open(path, create=False) as store:
+        assert 1 == store.snapshot().models[MODEL].successful_reqs
+
+
+@pytest.mark.parametrize(
+    ("store", "said"),
+    [
+        ("nowhere/metrics.db", "does not exist: make it first"),
+        ("mysql://host/db", "is no database that a store knows"),
+    ],
+)
+def test_a_store_that_cannot_be_is_said_at_once(store: str, said: str) -> None:
+    """Before anybody calls; without a traceback."""
+    pytest.importorskip("sqlalchemy", reason="the extra 'store' is not installed")
+    done = subprocess.run(
+        [*OMETRICS, "proxy", "--store", store, "--listen", ":0"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+    assert 2 == done.returncode
+    assert said in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
 def test_sigterm_lets_streams_end(server: ScriptedOllama) -> None:
     """A stream under way at SIGTERM comes whole."""
     server.script("/api/chat", [chat_chunk("a"), Hang(), chat_done()])

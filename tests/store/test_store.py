@@ -103,8 +103,8 @@ def test_a_repeated_write_counts_once(place: str) -> None:
         assert not store.write("i", 1, window)
         assert store.write("j", 1, window)
         assert 6 == store.snapshot().total_requests
-        assert 1 == store.last_sequence("i")
-        assert 0 == store.last_sequence("k")
+        assert (1, None) == store.last_of("i")
+        assert (0, None) == store.last_of("k")
 
 
 def _window(start: float, end: float, latencies: dict[str, int]) -> Window:

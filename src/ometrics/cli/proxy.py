@@ -23,7 +23,9 @@ from ometrics.cli.serving import (
     otlp_option,
     say,
     starting,
+    store_option,
 )
+from ometrics.cli.stored import usable
 from ometrics.collector import MetricsCollector
 from ometrics.export import json as json_export
 from ometrics.view import tables
@@ -39,6 +41,7 @@ EXAMPLES: Final = (
     ("ometrics proxy", "then OLLAMA_HOST=http://127.0.0.1:11435 for agents"),
     ("ometrics proxy --live", "watch them"),
     ("ometrics proxy --json day.json", "keep what was measured"),
+    ("ometrics proxy --store metrics.db", "keep it for history, every ten seconds"),
     ("ometrics proxy --upstream http://gpu:8080", "in front of another server"),
 )
 NOTES: Final = """
@@ -91,6 +94,7 @@ and other machines only with --token-file, --tls-client-ca or --allow-public.
     help="Keep the numbers in a file in DIR, which other processes read meanwhile and"
     " which outlives a crash; OMETRICS_DIR if left out.",
 )
+@store_option
 @click.option(
     "--live",
     is_flag=True,
@@ -128,6 +132,7 @@ def proxy(
     json: Path | None,
     otlp: str | None,
     directory: str | None,
+    store: str | None,
     drain: float,
     max_requests: int,
     token_file: str | None,
@@ -150,7 +155,9 @@ def proxy(
             from ometrics.proxy import Proxy
             from ometrics.serve import Endpoint
 
-            collector = stack.enter_context(MetricsCollector(directory=directory))
+            collector = stack.enter_context(
+                MetricsCollector(directory=directory, store=usable(store))
+            )
             running = Proxy.start(
                 collector,
                 upstream=upstream,

@@ -20,7 +20,9 @@ from ometrics.cli.serving import (
     otlp_option,
     say,
     starting,
+    store_option,
 )
+from ometrics.cli.stored import usable
 from ometrics.export.names import INSTANCE, Family, Labels, Metric
 from ometrics.segments import Apart, Followed, attach
 from ometrics.segments.places import open_directory
@@ -35,6 +37,7 @@ EXAMPLES: Final = (
     ("ometrics serve /run/ometrics/agents", "then Prometheus reads port 9464"),
     ("ometrics serve DIR --per-instance", "and sees each process"),
     ("ometrics serve DIR --otlp http://127.0.0.1:4318", "send it, too"),
+    ("ometrics serve DIR --store metrics.db", "keep the history of all of them"),
 )
 NOTES: Final = """
 Agents have their records in DIRECTORY (OMETRICS_DIR, MetricsCollector(directory=...));
@@ -44,6 +47,9 @@ processes counted stays in the sum, so it never goes back while this runs.
 With --per-instance each process has the label 'instance' (in Prometheus with
 honor_labels, else it is exported_instance there), and OTLP a resource; one that ended
 is shown for five minutes more.
+
+With --store the programs need none of their own. Killed, the next one goes on where it
+had written last, and nothing is lost.
 
 Ctrl-C or SIGTERM ends it, with a last export. Exit codes: 0 it ended so; 1 the
 collector did not take that export; 2 it could not start.
@@ -88,12 +94,14 @@ METRICS: Final = (RUNNING, ENDED, BAD, PROCESS)
     "--per-instance", is_flag=True, help="Keep processes apart instead of adding them."
 )
 @otlp_option
+@store_option
 @guarded("Readers", "")
 def serve(
     directory: Path,
     *,
     listen: tuple[str, int],
     otlp: str | None,
+    store: str | None,
     token_file: str | None,
     tls_cert: str | None,
     tls_key: str | None,
@@ -126,6 +134,11 @@ def serve(
                 numbers=[lambda: _numbers(followed)],
             )
             stack.enter_context(endpoint)
+            if (where := usable(store)) is not None:
+                from ometrics.store import Writer
+
+                writer = Writer(where, followed, lasting=True).start()
+                stack.callback(writer.close)
             if otlp is not None:
                 sending = exporter(source, otlp)
         end.watch()

@@ -105,6 +105,13 @@ otlp_option: Final = click.option(
 )
 
 
+store_option: Final = click.option(
+    "--store",
+    metavar="STORE",
+    help="Keep history in STORE, a file or a database URL, for 'history'.",
+)
+
+
 @contextmanager
 def starting() -> Iterator[None]:
     """

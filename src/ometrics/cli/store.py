@@ -46,14 +46,28 @@ def opened(where: str, *, create: bool = False) -> Iterator[Store]:
     Raises:
         UnusableStoreError: It cannot be used; the message says why.
     """
-    try:
+    with explained():
         import ometrics.store
+
+        with ometrics.store.open(where, create=create) as store:
+            yield store
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """
+    What is wrong with a store, as an error of the command.
+
+    Raises:
+        UnusableStoreError: Instead of what a store raises, or an extra that is missing.
+    """
+    try:
+        from ometrics.store import StoreError
     except ImportError as error:
         raise UnusableStoreError(str(error)) from None
     try:
-        with ometrics.store.open(where, create=create) as store:
-            yield store
-    except (ometrics.store.StoreError, ImportError) as error:
+        yield
+    except (StoreError, ImportError) as error:
         raise UnusableStoreError(harmless(str(error))) from None
 
 

@@ -41,6 +41,30 @@ class Stored:
                 raise ValueError(f"{self.name}: {error}") from None
 
 
+def usable(store: str | None) -> str | None:
+    """
+    A store that is to be written, once it is sure that it can be.
+
+    A server may be away now: what is counted meanwhile is written when it is back.
+
+    Raises:
+        UnusableStoreError: It cannot; the message says why.
+    """
+    if store is None:
+        return None
+    from ometrics.cli.store import explained, opened
+
+    if "://" in store:
+        with explained():
+            from ometrics.store.database import place_of
+
+            place_of(store)
+    else:
+        with opened(store, create=True):
+            pass
+    return store
+
+
 def stored(argument: str) -> Stored | None:
     """The history that an argument names; `None` if it names something else."""
     name, at, time = argument.rpartition("@")

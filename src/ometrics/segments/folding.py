@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _MANY: Final = 8
 # Seconds after which the unfinished file of a process that died while it made it goes.
 _UNFINISHED_FOR: Final = 60.0
+# Seconds after which nobody is expected any more to write a segment to its store.
+_STORE_WITHIN: Final = 7 * 86_400.0
 _MAX_FOLDED: Final = 256 << 20
 # Processes of which more than the sum is kept.
 _NEWEST: Final = 100
@@ -224,12 +226,22 @@ def _dead(
         except (OSError, BadSegment):
             continue
         opened.callback(os.close, file)
-        if locks.is_held(file):
+        if locks.is_held(file) or _waits(directory, name):
             continue
         with contextlib.suppress(BadSegment, MemoryError):
             reader = SegmentReader(file, status.st_size, identity.fields_digest())
             snapshot = reader.read(False)
             yield name, _ended(reader.identity(), snapshot), snapshot
+
+
+def _waits(directory: int, name: str) -> bool:
+    """Whether a segment is to stay until its counts are in a store (`unwritten`)."""
+    mark = name.removesuffix(places.SUFFIX) + places.STORE
+    try:
+        status = os.stat(mark, dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return False
+    return time.time() - status.st_mtime < _STORE_WITHIN
 
 
 def _ended(about: dict[str, Any], snapshot: Snapshot) -> Ended:

@@ -15,6 +15,8 @@ from typing import Final
 SUFFIX: Final = ".segment"
 UNFINISHED: Final = ".new"
 FOLDED: Final = "folded"
+# Beside a segment, if its counts are to be in a store: which one.
+STORE: Final = ".store"
 
 _OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 

@@ -216,8 +216,9 @@ def _lines(file: Iterable[bytes], path: Path) -> Iterator[tuple[str, list[Any]]]
     for number, line in enumerate(file, 2):
         try:
             table, row = _decode(line, type=tuple[str, dict[str, Any]])
-            if row.get("histograms") is not None:
-                row["histograms"] = msgspec.convert(row["histograms"], bytes)
+            for name in ("histograms", "counted"):
+                if row.get(name) is not None:
+                    row[name] = msgspec.convert(row[name], bytes)
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
             raise StoreError(f"{path}, line {number}: {error}") from None
         yield table, [row]

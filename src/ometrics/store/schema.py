@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The tables and views of a store, and how an older database gets what it lacks.
 
-    instances      a process that counted: when it began, what it wrote last
+    instances      a process that counted: when it began, what it wrote last, and, of
+                   one whose records outlive it, all that it had counted by then
     windows        a stretch of time that was counted, and what is not of one model
     model_windows  what one model counted in a window
     call_windows   what its instrumented calls told, by operation and provider
@@ -30,6 +31,7 @@ from sqlalchemy import (
     Float,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -81,6 +83,7 @@ instances: Final = Table(
     Column("last_sequence", BigInteger, nullable=False),
     Column("host", Text),
     Column("process_id", BigInteger),
+    Column("counted", LargeBinary),
 )
 
 windows: Final = Table(

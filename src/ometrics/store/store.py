@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
 from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, update
 
 from ometrics.durations import parse_length
@@ -21,6 +22,7 @@ from ometrics.store.rows import MIDDLE, Reader, Window, microseconds, time_of
 from ometrics.store.schema import instances
 from ometrics.store.thinning import EVERYTHING, LEVELS, Retention, level_rows
 from ometrics.store.when import parse_time
+from ometrics.windows import pack, unpack
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -81,6 +83,7 @@ class Store:
         sequence: int,
         window: Window,
         *,
+        counted: Snapshot | None = None,
         timeout: float = BUSY_TIMEOUT,
     ) -> bool:
         """
@@ -90,6 +93,8 @@ class Store:
             instance: Who counted it.
             sequence: Its number among the windows of this instance, from 1.
             window: What it counted since its last window.
+            counted: All that it had counted by then, for whoever writes on in its
+                place.
             timeout: Seconds to wait for another process's transaction.
 
         Returns:
@@ -99,23 +104,30 @@ class Store:
             StoreError: It was not written, or that is unknown: try the same again.
         """
         with self.database.writing(timeout) as connection:
-            instance_id = _claim(connection, instance, sequence, window)
+            instance_id = _claim(connection, instance, sequence, window, counted)
             if instance_id is None:
                 return False
             rows.write(connection, window, step=0, instance_id=instance_id)
         return True
 
-    def last_sequence(self, instance: str) -> int:
+    def last_of(self, instance: str) -> tuple[int, Snapshot | None]:
         """
-        The number of the last window of an instance; 0 of none.
+        The number of the last window of an instance, and all counted until then.
+
+        Returns:
+            0 of an instance that wrote nothing; `None` where it is not known.
 
         Raises:
             StoreError: The database cannot be read.
         """
         with self.database.reading() as connection:
-            query = select(instances.c.last_sequence)
-            last = connection.scalar(query.where(instances.c.instance == instance))
-        return last or 0
+            query = select(instances.c.last_sequence, instances.c.counted)
+            row = connection.execute(query.where(instances.c.instance == instance))
+            sequence, counted = row.first() or (0, None)
+        try:
+            return sequence, None if counted is None else unpack(counted)
+        except ValueError:  # damaged
+            return sequence, None
 
     # --- reading
 
@@ -302,9 +314,16 @@ class Store:
 
 
 def _claim(
-    connection: Connection, instance: str, sequence: int, window: Window
+    connection: Connection,
+    instance: str,
+    sequence: int,
+    window: Window,
+    counted: Snapshot | None,
 ) -> int | None:
     """The id of the instance, its sequence moved on; `None` if it was before."""
+    packed = None
+    if counted is not None:
+        packed = pack(replace(counted, models=dict(counted.models)))
     row = connection.execute(
         select(instances.c.id, instances.c.last_sequence)
         .where(instances.c.instance == instance)
@@ -320,6 +339,7 @@ def _claim(
                 "last_sequence": sequence,
                 "host": socket.gethostname(),
                 "process_id": os.getpid(),
+                "counted": packed,
             },
         )
         return int(inserted.inserted_primary_key[0])  # type: ignore[index]
@@ -328,6 +348,6 @@ def _claim(
     connection.execute(
         update(instances)
         .where(instances.c.id == row.id)
-        .values(last_sequence=sequence, ended_us=window.ended_us)
+        .values(last_sequence=sequence, ended_us=window.ended_us, counted=packed)
     )
     return int(row.id)

@@ -5,6 +5,11 @@ What is written is the difference to what was last committed. Where it is not kn
 whether a window was committed, the same one is tried again under the same number, which
 the database accepts once; what is counted meanwhile adds up in one further window. So a
 database that is away costs neither a gap, nor a double count, nor memory.
+
+Of a source that outlives its process, a directory of segments or a collector in one,
+the store also has all that was counted by the last commit. The next writer of the
+directory goes on from there; and of a collector whose process was killed, whoever
+writes the same store with the same directory writes the rest.
 """
 
 from __future__ import annotations
@@ -17,9 +22,11 @@ import os
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from ometrics.changes import Change, Changes
+from msgspec.structs import replace
+
+from ometrics.changes import Change, Changes, since
 from ometrics.durations import parse_length
 from ometrics.store import rows
 from ometrics.store.database import BUSY_TIMEOUT, place_of
@@ -29,6 +36,7 @@ from ometrics.store.store import Store
 from ometrics.store.thinning import Retention
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import timedelta
 
     from typing_extensions import Self
@@ -40,8 +48,8 @@ if TYPE_CHECKING:
 _LOG: Final = logging.getLogger("ometrics.store")
 
 INTERVAL: Final = 10.0
-# Seconds between looks for windows that can be merged.
-_THINNING: Final = 60.0
+# Seconds between looks for windows that can be merged, and for processes that ended.
+_CARE: Final = 60.0
 # How long `close` waits for a database that another process holds.
 _CLOSING: Final = 15.0
 _MOST_ID: Final = 64
@@ -53,6 +61,20 @@ class _Numbered(NamedTuple):
     instance: str
     sequence: int
     window: Window
+    counted: Snapshot | None
+
+
+class Unwritten(Protocol):
+    """Records that outlive their process, and may not be in the store yet."""
+
+    def expect(self, place: str) -> None:
+        """This process's are to be in this store."""
+
+    def done(self) -> None:
+        """They are, all of them."""
+
+    def rest(self, place: str) -> Iterator[Snapshot]:
+        """What ended processes counted that are to be in it; gone from here after."""
 
 
 class Writer:
@@ -66,6 +88,10 @@ class Writer:
         interval: Time between writes, such as `10` seconds or `"1m"`.
         clock: Where to read the monotonic time instead of the system, for tests.
         retention: How long windows of each length are kept.
+        lasting: Whether the source outlives this process, as a directory of segments
+            does: the next writer of it goes on where this one ended, however it did.
+        unwritten: The same of a collector in such a directory, where others' may be
+            left as well.
 
     Attributes:
         error: Why the last write failed; `None` after one that did not.
@@ -87,6 +113,8 @@ class Writer:
         interval: str | float | timedelta = INTERVAL,
         clock: Clock | None = None,
         retention: Retention | None = None,
+        lasting: bool = False,
+        unwritten: Unwritten | None = None,
     ) -> None:
         self.interval = parse_length(interval)
         self.error: StoreError | None = None
@@ -101,6 +129,8 @@ class Writer:
         self._source = source
         self._clock: Clock = clock or time
         self._retention = retention
+        self._lasting = lasting or unwritten is not None
+        self._unwritten = unwritten
         self._begin()
         _WRITERS.add(self)
 
@@ -114,17 +144,21 @@ class Writer:
         self._changes = Changes(self._source, self._clock)
         self._looked = False
         self._pending: Window | None = None
+        self._now: Snapshot | None = None  # at the end of it
         self._in_doubt: _Numbered | None = None
         self._instance = ""
         self._sequence = 0
         self._ended_us = 0
-        self._thinned = self._clock.monotonic()
+        self._cared = self._clock.monotonic()
+        self._took_over = False
 
     # --- the thread
 
     def start(self) -> Self:
         """Write every `interval` in the background, until `close`. Idempotent."""
         self._follow_fork()
+        if self._unwritten is not None:
+            self._unwritten.expect(self._place)
         with self._lock:
             if not self._running and not self._stop.is_set():
                 self._running = True
@@ -173,8 +207,9 @@ class Writer:
                 _LOG.warning("%s: written again, nothing was lost", self._place)
             self.error = None
             now = self._clock.monotonic()
-            if self._store is not None and now - self._thinned >= _THINNING:
-                self._thinned = now
+            if self._store is not None and now - self._cared >= _CARE:
+                self._cared = now
+                self._took_over = False
                 self._store.thin()
 
     def cleared(self, snapshot: Snapshot) -> None:
@@ -187,6 +222,7 @@ class Writer:
         """Add what came since the last look to the window that is not written yet."""
         change = self._changes.look()
         self._looked = True
+        self._now = change.now
         window = self._dated(change)
         pending = self._pending
         self._pending = window if pending is None else rows.add([pending, window])
@@ -205,26 +241,52 @@ class Writer:
             self._store = Store(self._where, retention=self._retention)
         if self._in_doubt is not None:
             self._commit(self._store, self._in_doubt, timeout)
+        self._take_over(self._store, timeout)
         if self._pending is None:
             return
         instance = _key(self._pending.counts.instance_id)
         if instance != self._instance:
-            self._sequence = self._store.last_sequence(instance)
+            self._sequence, counted = self._store.last_of(instance)
             self._instance = instance
             if self._sequence:  # another writer wrote what it counted so far
-                self._pending = None
-                return
+                self._pending = self._surplus(counted)
+                if self._pending is None:
+                    return
         self._sequence += 1
-        numbered = _Numbered(instance, self._sequence, self._pending)
+        now = self._now if self._lasting else None
+        numbered = _Numbered(instance, self._sequence, self._pending, now)
         self._pending = None
         self._commit(self._store, numbered, timeout)
+
+    def _surplus(self, counted: Snapshot | None) -> Window | None:
+        """The window to write after another writer; `None` if that is not known."""
+        window, now = self._pending, self._now
+        if counted is None or window is None or now is None:
+            return None
+        return _since(counted, now, window.ended_us)
+
+    def _take_over(self, store: Store, timeout: float) -> None:
+        """Write what processes counted that were killed."""
+        if self._took_over or self._unwritten is None:
+            return
+        for ended in self._unwritten.rest(self._place):
+            instance = _key(ended.instance_id)
+            sequence, counted = store.last_of(instance)
+            window = _since(counted, ended, microseconds(ended.collection_time))
+            if window.counts.models or not sequence:
+                numbered = _Numbered(instance, sequence + 1, window, ended)
+                self._commit(store, numbered, timeout)
+        self._took_over = True
 
     def _commit(self, store: Store, numbered: _Numbered, timeout: float) -> None:
         self._in_doubt = numbered
         attempts = 3
         while True:
             try:
-                store.write(*numbered, timeout=timeout)
+                instance, sequence, window, counted = numbered
+                store.write(
+                    instance, sequence, window, counted=counted, timeout=timeout
+                )
                 break
             except StoreBusyError:
                 attempts -= 1
@@ -268,7 +330,14 @@ class Writer:
                 for w in (self._pending, self._in_doubt and self._in_doubt.window)
                 if w is not None
             )
-            _LOG.error("%d requests are lost: %s", lost, error)
+            kept = self._unwritten is not None
+            _LOG.error(
+                "%d requests are %s: %s",
+                *(lost, "left to the next writer" if kept else "lost", error),
+            )
+        else:
+            if self._unwritten is not None:
+                self._unwritten.done()
         finally:
             _WRITERS.discard(self)
             if self._store is not None:
@@ -317,6 +386,21 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=_after_in_parent,
         after_in_child=_after_in_child,
     )
+
+
+def _since(counted: Snapshot | None, now: Snapshot, ended_us: int) -> Window:
+    """What came after `counted`, which is `None` or of another start if nothing was."""
+    started = now.start_time
+    if counted is not None and (
+        counted.start_time == started or counted.collection_time > started
+    ):
+        # Which of several processes began first may have changed.
+        counts = since(replace(counted, start_time=started), now)
+        started = counted.collection_time
+    else:
+        counts = since(None, now)
+    started_us = min(microseconds(started), ended_us)
+    return Window(started_us, ended_us, rows.dated(counts, started_us, ended_us))
 
 
 def _key(instance_id: str) -> str:
