@@ -119,6 +119,28 @@ def test_stores_are_files_for_other_commands(path: Path) -> None:
     assert (2, True) == (done.returncode, "'whenever' is no time" in done.stderr)
 
 
+@pytest.mark.parametrize("time", ["", "@now", "@today"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("show",),
+        ("doctor",),
+        ("check", "-e", "latency.p95 < 1000s"),
+        ("rules", "test", "default"),
+    ],
+)
+def test_every_command_that_reads_takes_a_store(
+    path: Path, command: tuple[str, ...], time: str
+) -> None:
+    """And what it was at a time; none of them writes to it."""
+    before = path.read_bytes()
+    done = call(*command, f"{path}{time}")
+
+    assert "Traceback" not in done.stderr
+    assert done.returncode in {0, 1}
+    assert before == path.read_bytes()
+
+
 @pytest.mark.parametrize("ending", ["", "import os, signal; os.kill(os.getpid(), 15)"])
 def test_run_keeps_history(tmp_path: Path, ending: str) -> None:
     """A program's calls are in the store, also when a signal ends it; twice adds up."""

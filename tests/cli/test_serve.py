@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_proto import labels_of, parse
 from told_agents import CHAT, agent
 
+import ometrics
 from ometrics import Snapshot
 from ometrics.export.prometheus import OPENMETRICS, PROTOBUF
 
@@ -103,6 +104,29 @@ def test_one_page_a_machine(directory: Path) -> None:
         dict(labels)["program"] for labels in seen["ometrics_process_info"]
     }
     assert 2 == document.models["m"].successful_reqs
+
+
+def test_history_of_a_machine(directory: Path, tmp_path: Path) -> None:
+    """Whichever is killed, the programs or the sidecar: each count is there once."""
+    pytest.importorskip("sqlalchemy", reason="the extra 'store' is not installed")
+    path = tmp_path / "metrics.db"
+
+    def keep(number: signal.Signals) -> int:
+        with sidecar(directory, "--store", str(path)) as (process, _):
+            process.send_signal(number)
+            process.wait(30)
+        with ometrics.store.open(path, create=False) as store:
+            return store.snapshot().total_requests
+
+    with agent(directory) as one, agent(directory, "other.py") as other:
+        one.do(CHAT.format("m"))
+        assert 1 == keep(signal.SIGTERM)
+        one.kill()
+        other.do(CHAT.format("m"))
+        assert 1 == keep(signal.SIGKILL)
+        other.do(CHAT.format("n"))
+
+    assert 3 == keep(signal.SIGTERM)
 
 
 def test_each_process_apart(directory: Path) -> None:

@@ -21,11 +21,13 @@ import httpx
 import pytest
 from strategies import sample_snapshot
 
+import ometrics
 import ometrics.serve
 from ometrics import MetricsCollector, Snapshot
 from ometrics.serve.endpoint import Endpoint
 from ometrics.serve.guard import Guard, Hosts, accepts_gzip, host_name
 from ometrics.serve.pages import Pages
+from ometrics.testing import FakeClock
 
 # curl and openssl do not run with a sanitizer loaded before them.
 pytestmark = pytest.mark.sanitize_skip
@@ -117,6 +119,26 @@ def test_json_page_is_the_snapshot() -> None:
 
     assert 200 == status
     assert 1 == Snapshot.from_json(body).models["m"].total_requests
+
+
+@pytest.mark.parametrize(
+    ("merged", "expected"), [(False, [1, 2, 1]), (True, [1, 2, 3])]
+)
+def test_json_pages_of_the_last_minutes(merged: bool, expected: list[int]) -> None:
+    """A collector's window goes by its clock, another source's by the system's."""
+    clock = FakeClock()
+    mc = MetricsCollector(clock=clock)
+    source = ometrics.merge(mc) if merged else mc
+    pages = Pages(source)
+    found = []
+    for seconds in (0.0, 200.0, 200.0):
+        clock.advance(seconds)
+        mc.record_latency("m", 0.25)
+        answer = pages.get("/metrics/5m.json", "", compress=False).result(10)
+        found.append(Snapshot.from_json(answer.body))
+
+    assert expected == [one.models["m"].total_requests for one in found]
+    assert {"/metrics/1m.json", "/metrics/15m.json"} <= set(pages.paths)
 
 
 @pytest.mark.parametrize(

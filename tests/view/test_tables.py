@@ -29,10 +29,12 @@ from ometrics import (
     Snapshot,
 )
 from ometrics.cli.show import details
+from ometrics.testing import FakeClock
 from ometrics.view import tables
 from ometrics.view.histogram_plot import HistogramPlot
 from ometrics.view.live import SPARKS, LiveTable
 from ometrics.view.summary import model_summary
+from ometrics.windows import Windows
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,6 +82,22 @@ def test_sparkline_moves_once_a_tick() -> None:
 
     assert before[-1].endswith("▅█" * (SPARKS // 2))
     assert after[-1].endswith("▅█" * (SPARKS // 2))
+
+
+def test_live_quantiles_and_rates_are_of_the_last_minutes() -> None:
+    """Counts are of all; a slow hour ago is in no quantile of now."""
+    clock = FakeClock()
+    mc = MetricsCollector(clock=clock)
+    windows = Windows(mc, clock=clock)
+    for seconds, latency in ((3_600.0, 8.0), (120.0, 0.5)):
+        windows.sample()
+        for _ in range(10):
+            mc.record_latency("m", latency)
+        clock.advance(seconds)
+    row = drawn(LiveTable(mc, window=lambda: windows.window("2m")), 200)
+
+    assert "of the last 2 minutes" in row[1]
+    assert ["m", "20", "0", "0", "0", "5", "500ms"] == row[-1].split()[:7]
 
 
 def test_busiest_models_are_shown_when_there_are_too_many() -> None:

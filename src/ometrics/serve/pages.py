@@ -22,6 +22,7 @@ from ometrics.export.names import Shown
 from ometrics.serve.numbers import Numbers
 from ometrics.snapshot import Snapshot
 from ometrics.sources import Source, parts_of
+from ometrics.windows import STANDARD, Windows
 
 #: Largest page in bytes, before compression; Prometheus itself has no limit by default.
 MAX_BYTES: Final = 64 * 2**20
@@ -85,11 +86,13 @@ class Page(NamedTuple):
         content_type: Its media type.
         render: Its bytes; called in a thread of its own, for all who ask at once.
         policy: Its `Content-Security-Policy`.
+        window: Of what was counted within so long, such as `5m`; all if it is empty.
     """
 
     content_type: str
     render: Callable[[Snapshot], bytes]
     policy: str = POLICY
+    window: str = ""
 
 
 class _Metrics(NamedTuple):
@@ -126,6 +129,8 @@ class Pages:
     """
     Renders a source's state: `/metrics`, `/metrics.json` and what is added.
 
+    `/metrics/1m.json`, `5m.json` and `15m.json` are the same of the last minutes.
+
     Args:
         source: Whose state.
         max_bytes: Largest page before compression; a larger one becomes a 503.
@@ -151,7 +156,11 @@ class Pages:
         self._source = source
         self._max_bytes = max_bytes
         self._numbers = tuple(numbers)
-        self._pages = {"/metrics.json": Page("application/json", Snapshot.to_json)}
+        self._windows = Windows(source)
+        json = Page("application/json", Snapshot.to_json)
+        self._pages = {"/metrics.json": json}
+        for length in STANDARD:
+            self._pages[f"/metrics/{length}.json"] = json._replace(window=length)
         for path, page in (pages or {}).items():
             if path in {"/metrics", "/healthz", *self._pages} or path[:1] != "/":
                 raise ValueError(f"pages: {path!r} is taken, or does not begin with /")
@@ -222,10 +231,20 @@ class Pages:
         self._renderings.pop(key, None)
         rendering.set_result(response)
 
+    def _state(self, page: Page | _Metrics) -> Any:
+        """What the page takes."""
+        if isinstance(page, _Metrics):
+            return parts_of(self._source)
+        if not page.window:
+            return self._source.snapshot()
+        # A collector has samples of every second, any other source those of each look.
+        windows: Any = (
+            self._source if hasattr(self._source, "window") else self._windows
+        )
+        return windows.window(page.window)
+
     def _render(self, page: Page | _Metrics, compress: bool) -> Response:
-        apart = isinstance(page, _Metrics)
-        # Any: what the page takes.
-        shown: Any = parts_of(self._source) if apart else self._source.snapshot()
+        shown = self._state(page)
         _make_models(shown)
         time.sleep(_PAUSE_S)
         body = page.render(shown)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The table that updates in place: one row a model, newest numbers, a sparkline."""
+"""The table that updates in place: one row a model, the last minutes, a sparkline."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from ometrics.view.calls import all_calls
 from ometrics.view.fitted import Column, FittedTable
 from ometrics.view.plots import sparkline
 from ometrics.view.units import count, duration, number
+from ometrics.windows import Windows
 
 REFRESH: Final = 4  # times a second
 TICK: Final = 1.0  # seconds of one character of the sparkline
 SPARKS: Final = 16  # characters of it
 FRAME: Final = 6  # lines around the rows of models
+WINDOW: Final = "5m"  # what quantiles and rates are of
 
 _COLUMNS: Final = (
     Column("model", left=True),
@@ -32,6 +34,7 @@ _COLUMNS: Final = (
     Column("errors", 1),
     Column("cancelled", 9),
     Column("in flight", 5),
+    Column("a minute", 3),
     Column("p50"),
     Column("p95", 4),
     Column("p99", 8),
@@ -45,9 +48,13 @@ class LiveTable:
     """
     What a source counts, as a table that is made anew whenever rich renders it.
 
+    Counts are those of the whole source. Quantiles and rates are of the last minutes,
+    so that they say how it is now.
+
     Args:
         source: What to show.
         clock: Monotonic seconds.
+        window: Gives the last minutes; `None` for all that the source counted.
 
     Thread-safety:
         One thread renders it, as rich's `Live` does under a lock of its own.
@@ -57,8 +64,10 @@ class LiveTable:
         self,
         source: Source,
         clock: Callable[[], float] = time.monotonic,
+        window: Callable[[], Snapshot] | None = None,
     ) -> None:
         self.source = source
+        self._window = window
         self._clock = clock
         self._ticked = clock()
         self._recent: dict[str, deque[float]] = {}
@@ -69,9 +78,10 @@ class LiveTable:
     ) -> RenderResult:
         """Render for rich."""
         snapshot = self.source.snapshot()
+        recent = snapshot if self._window is None else self._window()
         self._tick(snapshot)
         yield tables.headline(snapshot)
-        yield ""
+        yield "" if self._window is None else _covered(recent.uptime_seconds)
         room = max((options.height or console.height) - FRAME, 1)
         # The busiest ones, in the order in which they appeared.
         busiest = sorted(
@@ -81,7 +91,11 @@ class LiveTable:
         shown = {m.model for m in busiest[:room]}
         yield FittedTable(
             _COLUMNS,
-            (self._row(m) for name, m in snapshot.models.items() if name in shown),
+            (
+                self._row(m, recent.models.get(name, m), recent.uptime_seconds)
+                for name, m in snapshot.models.items()
+                if name in shown
+            ),
         )
         if len(busiest) > room:
             yield Text(f"and {count(len(busiest) - room)} more models", style="dim")
@@ -102,21 +116,32 @@ class LiveTable:
                 recent = self._recent.setdefault(name, deque(maxlen=SPARKS))
                 recent.append(ns / values / 1e9)
 
-    def _row(self, metrics: PerformanceMetrics) -> list[Text | str]:
-        hist = metrics.latency_hist
-        calls = all_calls(metrics)
-        recent = self._recent.get(metrics.model, ())
+    def _row(
+        self, metrics: PerformanceMetrics, recent: PerformanceMetrics, seconds: float
+    ) -> list[Text | str]:
+        hist = recent.latency_hist
+        calls = all_calls(recent)
+        under_way = all_calls(metrics).in_flight
+        means = self._recent.get(metrics.model, ())
         return [
             tables.name(metrics.model),
             count(metrics.total_requests),
             tables.alarming(metrics.failed_reqs),
             tables.quiet(metrics.cancelled_reqs),
-            Text(count(calls.in_flight), "cyan" if calls.in_flight else "dim"),
+            Text(count(under_way), "cyan" if under_way else "dim"),
+            number(recent.total_requests * 60 / seconds if seconds else None),
             *(duration(hist.quantile(q)) for q in (0.5, 0.95, 0.99)),
             duration(calls.time_to_first_chunk.quantile(0.5)),
             number(calls.decode_tokens_per_second),
-            Text(sparkline(recent), style="green"),
+            Text(sparkline(means), style="green"),
         ]
+
+
+def _covered(seconds: float) -> Text:
+    """What quantiles and rates are of."""
+    minutes = round(seconds / 60)
+    length = f"{minutes} minutes" if minutes > 1 else "minute"
+    return Text(f"latency, first chunk and rates: of the last {length}", style="dim")
 
 
 class _Latest:
@@ -129,16 +154,26 @@ class _Latest:
 
     def __init__(self, source: Source) -> None:
         self._source = source
+        self._windows = Windows(source, longest=WINDOW)
         self._snapshot = source.snapshot()
+        self._window = self._windows.window(WINDOW)
+        self._ticked = time.monotonic()
 
     def look(self) -> None:
         """Read it; what it said last stays if it cannot be read."""
         with suppress(OSError, ValueError):
             self._snapshot = self._source.snapshot()
+            if time.monotonic() - self._ticked >= TICK:
+                self._ticked = time.monotonic()
+                self._window = self._windows.window(WINDOW)
 
     def snapshot(self) -> Snapshot:
         """What was read last."""
         return self._snapshot
+
+    def window(self) -> Snapshot:
+        """The last minutes then."""
+        return self._window
 
 
 class _Live(Live):
@@ -173,7 +208,7 @@ def live(
         below: More to show under it.
     """
     latest = _Latest(source)
-    parts = (above, LiveTable(latest), below)
+    parts = (above, LiveTable(latest, window=latest.window), below)
     return _Live(
         latest,
         Group(*(part for part in parts if part != "")),
