@@ -4,13 +4,10 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from cli_runs import OMETRICS, environment
 from otlp_collector import collector, points_of, resource_of
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_proto import labels_of, parse
+from sidecars import sidecar
 from told_agents import CHAT, agent
 
 import ometrics
@@ -39,23 +37,6 @@ def directory(tmp_path: Path) -> Path:
     """Where the agents have their records."""
     (tmp_path / "run").mkdir(mode=0o700)
     return tmp_path / "run" / "agents"
-
-
-@contextmanager
-def sidecar(
-    directory: Path, *options: str, prefix: tuple[str, ...] = ()
-) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The command, and where it serves."""
-    command = (*prefix, *OMETRICS, "serve", str(directory), "--listen", ":0")
-    with subprocess.Popen(
-        (*command, *options), env=environment(), stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
-        said = process.stderr.readline()
-        found = re.search(r"at (http\S+)/metrics", said)
-        assert found is not None, said
-        yield process, found[1]
-        process.kill()
 
 
 def get(url: str, accept: str = "text/plain") -> bytes:

@@ -11,13 +11,11 @@ import json
 import random
 import re
 import shutil
-import socket
 import subprocess
 import threading
-import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from pathlib import Path
@@ -25,6 +23,7 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from real_prometheus import PROMETHEUS, Server, free_port, prometheus, wait_for
 from strategies import HOSTILE_NAME, sample_snapshot
 
 from ometrics import MetricsCollector
@@ -33,7 +32,6 @@ from ometrics.export.prometheus import OPENMETRICS, PROTOBUF, TEXT, negotiate, r
 from ometrics.models import PHASES
 from ometrics.snapshot import Snapshot
 
-PROMETHEUS = shutil.which("prometheus")
 PROMTOOL = shutil.which("promtool")
 NODE_EXPORTER = shutil.which("prometheus-node-exporter")
 ASSETS = resources.files("ometrics.export") / "assets"
@@ -112,60 +110,6 @@ class Growing:
             return self._now
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
-
-
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
-    """The first true value of `condition`."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if value := condition():
-                return value
-        except OSError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError(f"{what} not within {seconds} s")
-
-
-class Server:
-    """Asks a running Prometheus."""
-
-    def __init__(self, port: int) -> None:
-        self._base = f"http://127.0.0.1:{port}"
-
-    def get(self, path: str, **parameters: str) -> Any:
-        """Answer of the HTTP API."""
-        url = f"{self._base}{path}?{urllib.parse.urlencode(parameters)}"
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            return json.load(answer)["data"]
-
-    def ready(self) -> bool:
-        """Whether it serves."""
-        with urllib.request.urlopen(f"{self._base}/-/ready", timeout=1):
-            return True
-
-    def query(self, expression: str) -> list[tuple[dict[str, str], Any]]:
-        """Labels of each series and its value, its times and values, or histogram."""
-        found = []
-        for series in self.get("/api/v1/query", query=expression)["result"]:
-            value = series.get("values") or series.get("histogram")
-            if "value" in series:
-                value = float(series["value"][1])
-            found.append((series["metric"], value))
-        return found
-
-    def value(self, expression: str) -> float:
-        """The only value."""
-        ((_, value),) = self.query(expression)
-        assert isinstance(value, float)
-        return value
-
-
 @pytest.fixture(scope="module")
 def sources() -> Iterator[tuple[int, dict[str, Any]]]:
     """A page of each source in each format over HTTP, on this port."""
@@ -204,41 +148,19 @@ def server(
     sources: tuple[int, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """A running Prometheus that has scraped all sources for some seconds."""
-    assert PROMETHEUS is not None
-    directory = tmp_path_factory.mktemp("prometheus")
     jobs = [
         JOB.format(job=job, source=source, port=sources[0])
         for job in [*JOBS, "negotiated"]
         for source in ("live", "growing")
     ]
-    config = directory / "prometheus.yml"
-    config.write_text(CONFIG.format(jobs="".join(jobs)), encoding="utf-8")
-    port = free_port()
-    command = [
-        PROMETHEUS,
-        f"--config.file={config}",
-        f"--storage.tsdb.path={directory / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        "--enable-feature=native-histograms",
-        "--log.level=warn",
-    ]
-    log = directory / "log"
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(command, stdout=output, stderr=output) as process,
-    ):
-        try:
-            server = Server(port)
-            wait_for(server.ready, "Prometheus ready")
-            # Enough for rates, and for a look at single scrapes.
-            scraped = "count_over_time(ometrics_uptime_seconds[1m]) >= 20"
-            wait_for(
-                lambda: len(server.query(scraped)) == len(jobs),
-                f"20 scrapes of each job; see {log}",
-            )
-            yield server
-        finally:
-            process.terminate()
+    config = CONFIG.format(jobs="".join(jobs))
+    with prometheus(config, tmp_path_factory.mktemp("prometheus")) as server:
+        # Enough for rates, and for a look at single scrapes.
+        scraped = "count_over_time(ometrics_uptime_seconds[1m]) >= 20"
+        wait_for(
+            lambda: len(server.query(scraped)) == len(jobs), "20 scrapes of each job"
+        )
+        yield server
 
 
 @pytest.fixture(scope="module")
