@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("click", reason="the extra cli is not installed")
-yaml = pytest.importorskip("yaml")
+import yaml
 
 from ometrics.cli.serve import serve
 
@@ -25,7 +23,8 @@ pytestmark = pytest.mark.skipif(not TEXT, reason="needs the source tree")
 
 def block(language: str) -> str:
     """The only block of a language."""
-    found: list[str] = re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.M | re.S)
+    pattern = rf"^```{language}\n(.*?)^```"
+    found: list[str] = re.findall(pattern, TEXT, re.MULTILINE | re.DOTALL)
     assert 1 == len(found)
     return found[0]
 
@@ -56,7 +55,7 @@ def test_the_pod() -> None:
 
 
 def test_the_unit(tmp_path: Path) -> None:
-    """systemd finds nothing wrong with it, and the command line is one."""
+    """Nothing in it is wrong for systemd, and the command line is one."""
     unit = configparser.ConfigParser(interpolation=None, strict=True)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read_string(block("ini"))
