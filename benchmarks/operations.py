@@ -25,7 +25,8 @@ from rounds import Statement
 from ometrics import MetricsCollector, attach
 from ometrics._calls import Call, record_call
 from ometrics.export import prometheus
-from ometrics.rules import Engine, Rule, quantities
+from ometrics.rules import Engine, Rule, Stalls, quantities
+from ometrics.rules.watch import Watch
 
 # Nanoseconds of the original Go package. No Go toolchain runs beside ours, so these are
 # constants from another day; every ratio against one of them is marked as such.
@@ -40,6 +41,7 @@ ORIGINAL_SOURCE = "a constant: the original Go package, measured on another day"
 
 PROCESSES = 8  # that share a directory
 MANY, SOME = 1000, 100  # models of the large worlds
+IN_FLIGHT = 10_000
 LATENCIES = 200  # a model of the large worlds, lognormal
 BATCH = 1000
 
@@ -92,7 +94,7 @@ class Operation:
     @property
     def slow(self) -> bool:
         """Whether one execution takes a good part of a millisecond or more."""
-        return self.world in (many_models, some_models, rules, several)
+        return self.world in (many_models, some_models, rules, several, in_flight)
 
     def statement(self) -> Statement:
         """What `rounds.measure` takes."""
@@ -219,6 +221,16 @@ def rules() -> dict[str, object]:
         "window": lambda seconds: window,
         "at": window.collection_time,
     }
+
+
+@cache
+def in_flight() -> dict[str, object]:
+    """Calls in flight, half of them streams, and a watch that looks for stalls."""
+    collector = MetricsCollector()
+    calls = [Call(collector, f"model-{i % 10}", "chat") for i in range(IN_FLIGHT)]
+    for call in calls[::2]:
+        call.chunk()
+    return {"calls": calls, "watch": Watch(collector, [], stalls=Stalls())}
 
 
 RECORD_BARS = (
@@ -435,6 +447,14 @@ OPERATIONS = (
         f"{SOME} rules of a number each evaluated over {SOME} models",
         "apart.evaluate(window, now=0.0, at=at)",
         rules,
+    ),
+    Operation(
+        "stalls",
+        f"a look for stalls among {IN_FLIGHT:,} calls in flight of ten models",
+        "watch.step()",
+        in_flight,
+        # A millisecond a second, at a look each 0.75 s.
+        (Bar("at most", 0.75e6),),
     ),
     Operation(
         "export_json",

@@ -44,6 +44,7 @@ from ometrics._state cimport (
     om_monotonic_ns,
     om_mutex_acquire,
     om_mutex_release,
+    om_store,
     om_wall_ns,
     reason_of,
 )
@@ -378,7 +379,6 @@ cdef class Call:
     cdef readonly bint ended
     cdef int64_t first_ns           # since start; UNKNOWN before
     cdef int64_t first_answer_ns
-    cdef int64_t last_ns
     cdef int is_retry
     cdef int n_pending
     cdef int64_t pending[PENDING]
@@ -402,6 +402,8 @@ cdef class Call:
         self.node.operation = self.operation
         self.node.provider = self.call_slot.record.provider
         self.node.start_ns = monotonic(collector)
+        self.node.last_ns = UNKNOWN
+        self.node.stalled = False
         if c.wants_file:
             collector.place_call()
         om_mutex_acquire(&c.lock)
@@ -510,9 +512,9 @@ cdef class Call:
         else:
             if self.n_pending == PENDING:
                 self.add(NULL)
-            self.pending[self.n_pending] = max(now - self.last_ns, 0)
+            self.pending[self.n_pending] = max(now - self.node.last_ns, 0)
             self.n_pending += 1
-        self.last_ns = now
+        om_store(<uint64_t *> &self.node.last_ns, <uint64_t> now)
         if answer and self.first_answer_ns == UNKNOWN:
             self.first_answer_ns = max(now, 0)
 

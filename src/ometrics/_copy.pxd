@@ -65,10 +65,15 @@ cdef inline void locked_copy_calls(
 ) noexcept nogil:
     """The running calls of one model, or of all if the id is 0."""
     cdef om_call *call = c.calls
+    cdef om_call *copied
     copy.n_calls = 0
     while call != NULL:
         if name_id == 0 or call.name_id == name_id:
-            copy.calls[copy.n_calls] = call[0]
+            copied = &copy.calls[copy.n_calls]
+            copied.start_ns = call.start_ns
+            copied.name_id = call.name_id
+            copied.operation = call.operation
+            copied.provider = call.provider
             copy.n_calls += 1
         call = call.next
 

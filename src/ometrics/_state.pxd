@@ -74,6 +74,8 @@ cdef struct om_call:
     uint32_t operation
     uint32_t provider       # id of a code
     bint listed
+    bint stalled            # and counted as such
+    int64_t last_ns         # its last chunk, since the start; changes without the mutex
     om_running *shown       # where other processes see it, or NULL
 
 cdef struct om_core:

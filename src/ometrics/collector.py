@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ometrics.events import EventChannel
     from ometrics.export.files import AnyPath
     from ometrics.resources import ResourceSampler
-    from ometrics.rules import Alert, Objective, Rule
+    from ometrics.rules import Alert, Objective, Rule, Stalls
     from ometrics.rules.receivers import Receiver
     from ometrics.rules.watch import Watch
     from ometrics.serve import Endpoint
@@ -501,6 +501,7 @@ class MetricsCollector(Core):
         *,
         notify: Iterable[Receiver | Callable[[Alert], object]] = (),
         interval: float = 1.0,
+        stalls: Stalls | None = None,
         state: str | os.PathLike[str] | None = None,
     ) -> Watch:
         """
@@ -510,7 +511,9 @@ class MetricsCollector(Core):
             rules: Rules and objectives; `ometrics.rules.load.load` reads a file.
             notify: Who is told: receivers of `ometrics.rules.receivers`, or functions
                 that are called with each `Alert`, on a thread of ours.
-            interval: Seconds between evaluations.
+            interval: Seconds between evaluations; at most 0.75 with `stalls`.
+            stalls: Limits for calls in flight: `ometrics.rules.Stalls()`; `None` looks
+                for no stalls.
             state: File in which incidents outlive a restart.
 
         Raises:
@@ -522,7 +525,9 @@ class MetricsCollector(Core):
 
         if self._closed:
             raise RuntimeError("the collector is closed: nothing watches it any more")
-        watch = Watch(self, rules, notify=notify, interval=interval, state=state)
+        watch = Watch(
+            self, rules, notify=notify, interval=interval, stalls=stalls, state=state
+        )
         self._watches.append(watch)
         return watch.start()
 

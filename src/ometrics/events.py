@@ -115,9 +115,24 @@ class ResourceEvent(msgspec.Struct, frozen=True, gc=False):
     success: None
 
 
+class StalledCall(msgspec.Struct, frozen=True, gc=False):
+    """
+    A call in flight that an alert is about (see `Stalls`).
+
+    Attributes:
+        operation: `chat`, `text_completion` or `embeddings`.
+        age: Seconds since it began.
+        silence: Seconds since its last chunk; `None` before the first.
+    """
+
+    operation: str
+    age: float
+    silence: float | None
+
+
 class AlertEvent(msgspec.Struct, frozen=True, gc=False):
     """
-    An incident of a rule began or ended (see `MetricsCollector.watch`).
+    An incident of a rule or a stall began or ended (see `MetricsCollector.watch`).
 
     Attributes:
         type: `alert`.
@@ -127,6 +142,7 @@ class AlertEvent(msgspec.Struct, frozen=True, gc=False):
         success: `None`.
         state: `firing` or `resolved`.
         severity: `info`, `warning` or `critical`.
+        call: Of a stall, the call in flight.
     """
 
     type: Literal["alert"]
@@ -136,6 +152,7 @@ class AlertEvent(msgspec.Struct, frozen=True, gc=False):
     success: None
     state: Literal["firing", "resolved"] = "firing"
     severity: str = "warning"
+    call: StalledCall | None = None
 
 
 # One thing that was recorded. Its `type` tells which of these it is, so a type checker

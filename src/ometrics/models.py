@@ -419,6 +419,13 @@ class PerformanceMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             title="until failure",
         ),
     ] = LatencyHistogram()
+    stalled_calls: Annotated[
+        int,
+        Counter(
+            "Calls that were found stalled while they ran (`watch` with `stalls`).",
+            Metric("ometrics.stalled_calls", "{call}"),
+        ),
+    ] = 0
     latency_unknown: Annotated[
         int,
         Counter(

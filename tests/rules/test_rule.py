@@ -106,7 +106,7 @@ def test_a_bad_line_is_named(line: int, changed: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no [[rule]] and no [[objective]] in it"),
+        ("", "no [[rule]], no [[objective]] and no [stalls]"),
         ("[rule]\nname = 'x'", "write [[rule]] with two brackets"),
         ("[[rule]]\nmetric = 'in_flight'", ":1: this rule has no 'name'"),
         ("[[rule]]\nname = 'x'", ":1: this rule has no 'metric'"),

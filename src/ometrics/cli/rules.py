@@ -15,7 +15,7 @@ from ometrics.cli.check import load_rules
 from ometrics.cli.command import Group
 from ometrics.rules import Engine, Objective, quantities
 from ometrics.rules.replay import ReplayError, replay
-from ometrics.rules.words import describe, sentence
+from ometrics.rules.words import describe, describe_stalls, sentence
 from ometrics.sources import Source
 from ometrics.view.escape import harmless
 from ometrics.view.fitted import Column, FittedTable
@@ -44,10 +44,12 @@ def rules() -> None:
 def check(files: tuple[Path, ...]) -> None:
     """Check FILES of rules; exit with 2 and the line of what is wrong."""
     for file in files:
-        found = load_rules(file).rules
+        loaded = load_rules(file)
+        found = loaded.rules
         objectives = sum(isinstance(rule, Objective) for rule in found)
         rules = counted(len(found) - objectives, "rule")
-        click.echo(f"{file}: {rules}, {counted(objectives, 'objective')}, ok")
+        stalls = "" if loaded.stalls is None else ", stalls"
+        click.echo(f"{file}: {rules}, {counted(objectives, 'objective')}{stalls}, ok")
 
 
 @rules.command()
@@ -59,7 +61,8 @@ def check(files: tuple[Path, ...]) -> None:
 )
 def show(file: Path, *, prometheus: bool) -> None:
     """Show what FILE says, a sentence a rule."""
-    rules_of_file = load_rules(file).rules
+    loaded = load_rules(file)
+    rules_of_file = loaded.rules
     if prometheus:
         from ometrics.rules.prometheus import rules_file
 
@@ -75,6 +78,13 @@ def show(file: Path, *, prometheus: bool) -> None:
             Text.assemble(
                 (harmless(rule.name), "bold"), (f"  {severity}", "dim"), "\n  ",
                 describe(rule),
+            )
+        )  # fmt: skip
+    if loaded.stalls is not None:
+        console.print(
+            Text.assemble(
+                ("stalls", "bold"), ("  warning", "dim"), "\n  ",
+                describe_stalls(loaded.stalls),
             )
         )  # fmt: skip
 

@@ -86,7 +86,9 @@ class Watch:
             self._console.print(Text(line, style))
 
         told: list[Receiver | Callable[[Alert], object]] = [*rules.notify, say]
-        self._rules = RulesWatch(self._source, rules.rules, notify=told).start()
+        self._rules = RulesWatch(
+            self._source, rules.rules, notify=told, stalls=rules.stalls
+        ).start()
 
     def keep(self, store: str) -> None:
         """

@@ -16,6 +16,7 @@ from ometrics.rules.limits import Expectation, expect
 from ometrics.rules.objectives import Attainment, attained
 from ometrics.rules.quantities import Quantity, quantities, resolve
 from ometrics.rules.rule import Objective, Rule, RuleError
+from ometrics.rules.stalls import Stalls
 
 __all__ = [
     "Alert",
@@ -26,6 +27,7 @@ __all__ = [
     "Quantity",
     "Rule",
     "RuleError",
+    "Stalls",
     "Status",
     "attained",
     "expect",

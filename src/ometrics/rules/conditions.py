@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Final, TypeAlias
 
+from ometrics.events import StalledCall
 from ometrics.rules.objectives import Burn, attained, burns
 from ometrics.rules.rule import Objective, Rule
 from ometrics.snapshot import CallMetrics, PerformanceMetrics, Snapshot
@@ -105,6 +106,7 @@ class Condition:
         hold: Seconds past the limit that make an incident.
         clear_hold: Seconds of good that end it.
         read: Its values.
+        call: Of a model, the call in flight that is past the limit.
     """
 
     name: str
@@ -117,6 +119,7 @@ class Condition:
     hold: float
     clear_hold: float
     read: Callable[[Windows], Column]
+    call: Callable[[str], StalledCall | None] = lambda model: None  # noqa: ARG005
 
     def past(self, column: Column) -> dict[str, float]:
         """The values that are past the limit."""

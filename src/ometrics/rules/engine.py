@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from ometrics.events import StalledCall
 from ometrics.rules.conditions import (
     NO_MODEL,
     Column,
@@ -50,6 +51,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
         rises: Whether too high is wrong, rather than too low.
         began: When the number went past the limit (UTC).
         at: When the incident began to fire or ended (UTC).
+        call: Of a stall, the call in flight.
     """
 
     id: str
@@ -64,6 +66,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     rises: bool
     began: datetime
     at: datetime
+    call: StalledCall | None = None
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +115,7 @@ class Engine:
 
     Args:
         rules: Rules and objectives, with unique names.
+        conditions: More to watch, beside what follows from the rules.
 
     Raises:
         ValueError: Two have the same name.
@@ -120,9 +124,15 @@ class Engine:
         For one thread.
     """
 
-    def __init__(self, rules: Iterable[Rule | Objective]) -> None:
+    def __init__(
+        self,
+        rules: Iterable[Rule | Objective],
+        conditions: Iterable[Condition] = (),
+    ) -> None:
         self.rules = tuple(rules)
-        conditions = [c for rule in self.rules for c in conditions_of(rule)]
+        conditions = [c for rule in self.rules for c in conditions_of(rule)] + [
+            *conditions
+        ]
         self._conditions: dict[str, Condition] = {c.name: c for c in conditions}
         if len(self._conditions) < len(conditions):
             names = [c.name for c in conditions]
@@ -324,6 +334,7 @@ def _alert(
         rises=condition.rises,
         began=began,
         at=at,
+        call=condition.call(model),
     )
 
 

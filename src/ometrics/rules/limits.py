@@ -62,7 +62,7 @@ def limit(value: object, quantity: Quantity) -> float:
         ValueError: No number, or of another unit; the message says which is wanted.
     """
     if not isinstance(value, str):
-        return _number(value)
+        return number(value)
     unit = quantity.unit
     if unit in {"s", "ms"}:
         try:
@@ -74,7 +74,7 @@ def limit(value: object, quantity: Quantity) -> float:
     if match is None or match[2] not in {"", unit}:
         raise ValueError(_wrong_unit(value, quantity))
     try:
-        return _number(float(match[1]))
+        return number(float(match[1]))
     except ValueError:
         raise ValueError(_wrong_unit(value, quantity)) from None
 
@@ -97,7 +97,13 @@ _EXAMPLES: Final[dict[Unit, str]] = {
 }
 
 
-def _number(value: object) -> float:
+def number(value: object) -> float:
+    """
+    A plain number.
+
+    Raises:
+        ValueError: It is none, or not a finite one.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{value!r} is not a number")  # noqa: TRY004 - of a file
     if not isfinite(value):

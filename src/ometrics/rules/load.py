@@ -14,10 +14,13 @@
     within = "500ms"
     target = 0.99
 
+    [stalls]
+    chunk = "10s"
+
     [[notify]]
     webhook = "https://alerts.example/ometrics"
 
-The keys of a table are the fields of `Rule`, `Objective`, and what
+The keys of a table are the fields of `Rule`, `Objective`, `Stalls`, and what
 `ometrics.rules.receivers` takes.
 """
 
@@ -37,10 +40,17 @@ from ometrics.rules.engine import Engine
 from ometrics.rules.quantities import nearest
 from ometrics.rules.receivers import Receiver, receiver_of
 from ometrics.rules.rule import Objective, Rule, RuleError
+from ometrics.rules.stalls import Stalls
 
 _MAX_BYTES: Final = 1 << 20
 _AT_LINE: Final = re.compile(r"at line (\d+)")
-_HEADER: Final = re.compile(r"\s*\[\[\s*([\w-]+)\s*\]\]")
+_HEADER: Final = re.compile(r"\s*\[\[?\s*([\w-]+)\s*\]\]?")
+_SECTIONS: Final = {
+    "rule": "[[rule]]",
+    "objective": "[[objective]]",
+    "notify": "[[notify]]",
+    "stalls": "[stalls]",
+}
 
 Table: TypeAlias = Mapping[str, Any]
 
@@ -57,10 +67,12 @@ class RuleSet:
     Attributes:
         rules: Its rules and objectives, in the order of the file's sections.
         notify: Who is told: a receiver for each `[[notify]]`.
+        stalls: Limits for calls in flight, if there is a table `[stalls]`.
     """
 
     rules: tuple[Rule | Objective, ...]
     notify: tuple[Receiver, ...] = ()
+    stalls: Stalls | None = None
 
 
 def load(path: str | os.PathLike[str]) -> RuleSet:
@@ -117,10 +129,25 @@ def loads(text: str, *, name: str = "<rules>") -> RuleSet:
         _receiver(table, document, index)
         for index, table in enumerate(document.tables("notify"))
     )
-    if not rules:
-        raise document.error("no [[rule]] and no [[objective]] in it", None)
+    stalls = _stalls(document)
+    if not rules and stalls is None:
+        raise document.error("no [[rule]], no [[objective]] and no [stalls]", None)
     Engine(rules)  # the names of what objectives become are unique as well
-    return RuleSet(tuple(rules), notify)
+    return RuleSet(tuple(rules), notify, stalls)
+
+
+def _stalls(document: _Document) -> Stalls | None:
+    tables = document.tables("stalls")
+    if not tables:
+        return None
+    _check_keys(Stalls, tables[0], document, "stalls", 0)
+    # TOML has no null: `false` turns a limit off.
+    off = {key: None for key, value in tables[0].items() if value is False}
+    try:
+        return Stalls(**{**tables[0], **off})
+    except RuleError as error:
+        line = document.line("stalls", 0, error.field)
+        raise document.error(str(error), line) from None
 
 
 def _receiver(table: Table, document: _Document, index: int) -> Receiver:
@@ -137,15 +164,7 @@ def _made(
     section: str,
     index: int,
 ) -> Rule | Objective:
-    fields = {field.name.rstrip("_"): field.name for field in dataclasses.fields(kind)}
-    for key in table:
-        if key not in fields:
-            near = nearest(key, fields)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {list(fields)}"
-            raise document.error(
-                f"a {section} has no {key!r}; {hint}",
-                document.line(section, index, key),
-            )
+    fields = _check_keys(kind, table, document, section, index)
     if "name" not in table or (kind is Rule and "metric" not in table):
         lacks = "name" if "name" not in table else "metric"
         raise document.error(
@@ -156,6 +175,26 @@ def _made(
     except RuleError as error:
         line = document.line(section, index, error.field)
         raise document.error(str(error), line) from None
+
+
+def _check_keys(
+    kind: type[Rule | Objective | Stalls],
+    table: Table,
+    document: _Document,
+    section: str,
+    index: int,
+) -> dict[str, str]:
+    """Refuse keys that are no fields; the fields by key."""
+    fields = {field.name.rstrip("_"): field.name for field in dataclasses.fields(kind)}
+    for key in table:
+        if key not in fields:
+            near = nearest(key, fields)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {list(fields)}"
+            raise document.error(
+                f"a {section} has no {key!r}; {hint}",
+                document.line(section, index, key),
+            )
+    return fields
 
 
 class _Document:
@@ -182,9 +221,9 @@ class _Document:
             if match := _HEADER.match(line):
                 self._headers.setdefault(match[1], []).append(number)
         for section in self._parsed:
-            if section not in {"rule", "objective", "notify"}:
-                near = nearest(section, ["rule", "objective", "notify"])
-                hint = f"did you mean [[{near[0]}]]?" if near else "see the docs"
+            if section not in _SECTIONS:
+                near = nearest(section, _SECTIONS)
+                hint = f"did you mean {_SECTIONS[near[0]]}?" if near else "see the docs"
                 headers = self._headers.get(section)
                 raise self.error(
                     f"there is no section {section!r}; {hint}",
@@ -194,6 +233,10 @@ class _Document:
     def tables(self, section: str) -> Sequence[Table]:
         """All tables of one kind."""
         tables = self._parsed.get(section, [])
+        if section == "stalls":
+            if tables and not isinstance(tables, dict):
+                raise self.error("write [stalls], with one bracket, once", None)
+            return [tables] if section in self._parsed else []
         if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
             raise self.error(f"write [[{section}]] with two brackets", None)
         return tables

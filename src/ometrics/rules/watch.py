@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ometrics._channels import publish
-from ometrics._core import Core
+from ometrics.collector import MetricsCollector
 from ometrics.events import AlertEvent
 from ometrics.export.files import replace_file
 from ometrics.rules.engine import Alert, Engine, Status
@@ -26,6 +26,7 @@ from ometrics.rules.objectives import burns
 from ometrics.rules.outbox import Outbox
 from ometrics.rules.receivers import Callback, Receiver
 from ometrics.rules.rule import Objective, Rule
+from ometrics.rules.stalls import Stalls, StallWatch
 from ometrics.snapshot import Snapshot
 from ometrics.windows import Windows
 
@@ -43,6 +44,8 @@ _FRESHNESS: Final = 1 / 300
 # Seconds after which the ages of incidents are saved even if nothing else happened.
 _SAVE_EVERY: Final = 10.0
 _LONGEST_OF_COLLECTOR: Final = 900.0
+# So that a stall is noticed within a second, whatever the look itself takes.
+_STALL_INTERVAL: Final = 0.75
 
 
 class Watch:
@@ -56,7 +59,8 @@ class Watch:
         source: Whose numbers.
         rules: Rules and objectives.
         notify: Receivers, or functions that are called with each `Alert`.
-        interval: Seconds between evaluations.
+        interval: Seconds between evaluations; at most 0.75 with `stalls`.
+        stalls: What calls in flight are held against; `None` looks at none.
         state: File that incidents outlive a restart in; `None` for none. It has names
             of rules and models, and no secrets.
         clock: Where to read the time instead of the system, for tests.
@@ -77,15 +81,22 @@ class Watch:
         *,
         notify: Iterable[Receiver | Callable[[Alert], object]] = (),
         interval: float = 1.0,
+        stalls: Stalls | None = None,
         state: str | os.PathLike[str] | None = None,
         clock: Clock | None = None,
     ) -> None:
         if not 0 < interval < float("inf"):
             raise ValueError(f"interval {interval!r} must be above 0 s")
         self._source = source
-        self._engine = Engine(rules)
-        self._interval = float(interval)
         self._clock: Clock = clock or time
+        self._interval = float(interval)
+        self._stalls: StallWatch | None = None
+        if stalls is not None:
+            self._stalls = StallWatch(source, stalls, self._clock)
+            self._interval = min(self._interval, _STALL_INTERVAL)
+        self._engine = Engine(
+            rules, () if self._stalls is None else self._stalls.conditions
+        )
         self._window = _Taken(self._windows_of(source), self._clock)
         self._outboxes = [
             Outbox(one if isinstance(one, Receiver) else Callback(one))
@@ -145,6 +156,8 @@ class Watch:
         with self._lock:
             at = datetime.fromtimestamp(self._clock.time(), timezone.utc)
             now = self._clock.monotonic()
+            if self._stalls is not None:
+                self._stalls.look()
             alerts = self._engine.evaluate(self._window, now=now, at=at)
             for alert in alerts:
                 self._publish(alert)
@@ -154,11 +167,12 @@ class Watch:
         return alerts
 
     def _publish(self, alert: Alert) -> None:
-        if isinstance(self._source, Core):
+        if isinstance(self._source, MetricsCollector):
             event = AlertEvent(
                 *("alert", alert.model, alert.rule, alert.at, None),
                 state=alert.state,
                 severity=alert.severity,
+                call=alert.call,
             )
             publish(self._source, event, alert.model)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from ometrics.rules.engine import Alert
 from ometrics.rules.rule import Objective, Rule
+from ometrics.rules.stalls import Stalls
 from ometrics.view.escape import harmless
 from ometrics.view.units import UNKNOWN, duration, number, percent
 
@@ -32,12 +33,23 @@ def sentence(alert: Alert) -> str:
         side = "above" if alert.rises else "below"
         return (
             f"{what} is {amount(alert.value, alert.unit)},"
-            f" {side} {amount(alert.limit, alert.unit)}"
+            f" {side} {amount(alert.limit, alert.unit)}{_of_call(alert)}"
         )
     lasted = duration((alert.at - alert.began).total_seconds())
     if alert.value is None:
         return f"{what} is over after {lasted}: the rule is gone"
     return f"{what} is back at {amount(alert.value, alert.unit)} after {lasted}"
+
+
+def _of_call(alert: Alert) -> str:
+    """Which call in flight it is about."""
+    call = alert.call
+    if call is None:
+        return ""
+    last = "no chunk yet"
+    if call.silence is not None:
+        last = f"last chunk {duration(call.silence)} ago"
+    return f" ({call.operation}, {duration(call.age)} old, {last})"
 
 
 def describe(rule: Rule | Objective) -> str:
@@ -55,6 +67,23 @@ def describe(rule: Rule | Objective) -> str:
     text = f"{rule.metric}{of} {side} {amount(rule.limit, rule.quantity.unit)}"
     text += f" over {span(rule.window)}"
     return text + (f" for {span(rule.hold)}" if rule.hold else "")
+
+
+def describe_stalls(stalls: Stalls) -> str:
+    """What limits for calls in flight say, in a sentence."""
+    parts = []
+    if stalls.chunk is not None:
+        parts.append(f"a stream without a chunk for {span(float(stalls.chunk))}")
+    if stalls.answer is not None:
+        parts.append(f"a model that answers nobody for {span(float(stalls.answer))}")
+    if stalls.times is not None:
+        parts.append(
+            f"a call over {span(float(stalls.least))} that takes {stalls.times:g} x its"
+            " p99"
+        )
+    if stalls.queue is not None:
+        parts.append(f"calls in flight that only grow for {span(float(stalls.queue))}")
+    return "; ".join(parts) or "nothing"
 
 
 def span(seconds: float) -> str:
