@@ -347,7 +347,7 @@ class AnswerReader:
             self._feed = AnswerReader._feed_events
             self.is_stream = self._are_events = True
         else:
-            self._feed = AnswerReader._feed_body
+            self._feed = AnswerReader._keep  # one document
         encoding = content_encoding.strip().lower()
         self._unpack: Unpack | None = None
         if encoding not in ("", "identity"):
@@ -364,17 +364,17 @@ class AnswerReader:
         """
         if self.is_over:
             return
-        if self._unpack is None:
-            texts = 0
-            if self.is_stream and not self._pending:
-                texts = count_texts(data, self._are_events)
-            for _ in range(texts):
-                self._observe(True)
-            if not texts:
-                self._feed(self, data)
-        else:
+        if self._unpack is not None:
             for piece in self._unpack(data):
                 self._feed(self, piece)
+            return
+        if self.is_stream and not self._pending:
+            texts = count_texts(data, self._are_events)
+            if texts:
+                for _ in range(texts):
+                    self._observe(True)
+                return
+        self._feed(self, data)
 
     def finish(self) -> None:
         """The body has come to its end; sets `error` if it was cut short."""
@@ -445,10 +445,6 @@ class AnswerReader:
         if rest:
             self._keep(rest)
         return lines
-
-    def _feed_body(self, data: bytes) -> None:
-        """One document."""
-        self._keep(data)
 
     def _feed_error(self, data: bytes) -> None:
         """The body of a failure: looked at for what it tells of a load."""

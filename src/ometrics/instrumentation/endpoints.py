@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
@@ -91,8 +92,11 @@ def endpoint_of(
         path: Of the address, with or without a query.
         by_openai_client: Whether OpenAI's own client made it.
     """
-    if not may_be_call(method, path):
-        return None
+    return _endpoint_at(path, by_openai_client) if may_be_call(method, path) else None
+
+
+@functools.lru_cache(maxsize=256)
+def _endpoint_at(path: str, by_openai_client: bool) -> Endpoint | None:
     parts = path.partition("?")[0].rsplit("/", 3)
     name = "/".join(parts[-2:])
     if name == "chat/completions":

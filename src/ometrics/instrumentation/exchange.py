@@ -170,21 +170,24 @@ class TrackedCall:
 
     def discard(self) -> None:
         """This was no call of a model after all."""
-        self._finish(lambda call: call.discard())
-
-    def _end(self, outcome: OutcomeName, code: str | None, usage: Usage) -> None:
-        self._finish(
-            lambda call: call.end(outcome, code, *usage, connect=self.connect_ns)
-        )
-
-    def _finish(self, end: Callable[[Call], object]) -> None:
-        calls, self._calls = self._calls, []
-        self.is_open = False
-        for collector, call in calls:
+        for collector, call in self._ended():
             try:
-                end(call)
+                call.discard()
             except Exception as error:  # noqa: BLE001
                 report((collector,), error)
+
+    def _end(self, outcome: OutcomeName, code: str | None, usage: Usage) -> None:
+        for collector, call in self._ended():
+            try:
+                call.end(outcome, code, *usage, connect=self.connect_ns)
+            except Exception as error:  # noqa: BLE001
+                report((collector,), error)
+
+    def _ended(self) -> list[tuple[MetricsCollector, Call]]:
+        """What is still open, and from now on is not."""
+        calls, self._calls = self._calls, []
+        self.is_open = False
+        return calls
 
 
 class Exchange:

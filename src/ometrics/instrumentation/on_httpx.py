@@ -22,6 +22,9 @@ from ometrics.instrumentation.registry import Request
 
 ExchangeFor = Callable[[Callable[[], Request]], Exchange | None]
 
+_TYPE_LENGTH: Final = len("content-type")
+_CODING_LENGTH: Final = len("content-encoding")
+
 # An extension of a request that names the collectors which measure this one.
 COLLECTORS: Final = "ometrics.collectors"
 
@@ -108,12 +111,10 @@ class _Transport:
         return exchange
 
     def _read(self, transport: Any, request: Any) -> Request:
-        url, stream = request.url, request.stream
+        stream = request.stream
         return Request(
             request.method,
-            url.path,
-            url.host,
-            url.port,
+            *_address(request.url),
             request.headers,
             b"".join(stream) if isinstance(stream, self.module.ByteStream) else stream,
             transport,
@@ -123,10 +124,9 @@ class _Transport:
     def _answered(self, response: Any, exchange: Exchange) -> Any:
         kind = encoding = ""
         for name, value in response.headers.raw:  # `get` goes through all, each time
-            lowered = name.lower()
-            if lowered == b"content-type":
+            if len(name) == _TYPE_LENGTH and name.lower() == b"content-type":
                 kind = value.decode("latin-1")
-            elif lowered == b"content-encoding":
+            elif len(name) == _CODING_LENGTH and name.lower() == b"content-encoding":
                 encoding = value.decode("latin-1")
         exchange.answered(response.status_code, kind, encoding)
         response.stream = self._body(response.stream, exchange)
@@ -142,6 +142,18 @@ def _is_other(request: Any) -> bool:
     except AttributeError:
         path = request.url.path
     return path[-4:] not in CALL_ENDINGS
+
+
+def _address(url: Any) -> tuple[str, str, int | None]:
+    """Path, host and port: where nothing is quoted, without looking for quotes."""
+    try:
+        parts = url._uri_reference  # noqa: SLF001 - the properties decode each time
+        path, host, port = parts.path, parts.host, parts.port
+    except AttributeError:
+        return url.path, url.host, url.port
+    if "%" in path or host.startswith("xn--"):
+        return url.path, url.host, port
+    return path, host, port
 
 
 class _SentBody:

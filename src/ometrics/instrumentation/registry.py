@@ -225,7 +225,9 @@ class Registry:
         if model == UNKNOWN_MODEL:
             self._note_unknown()
         provider = provider_of(endpoint.interface, host, port)
-        return Exchange(collectors, model, endpoint, provider, is_retry(headers))
+        # Ollama's own clients do not say.
+        retry = None if endpoint.interface == "ollama" else is_retry(headers)
+        return Exchange(collectors, model, endpoint, provider, retry)
 
     def _collectors_of(self, request: Request, interface: str) -> Collectors:
         """Who measures a request, each once."""
@@ -263,7 +265,10 @@ def _is_official(headers: Mapping[str, str]) -> bool:
 
 
 def _once(collectors: Collectors, one: MetricsCollector) -> Collectors:
-    return collectors if any(c is one for c in collectors) else (*collectors, one)
+    for other in collectors:
+        if other is one:
+            return collectors
+    return (*collectors, one)
 
 
 def _with(known: tuple[_Measuring, ...], one: _Measuring) -> tuple[_Measuring, ...]:

@@ -84,7 +84,8 @@ GUARDS = {
         exchange.Exchange.finished,
         exchange.TrackedCall.start,
         exchange.TrackedCall.chunk,
-        exchange.TrackedCall._finish,
+        exchange.TrackedCall._end,
+        exchange.TrackedCall.discard,
     )
 }
 
