@@ -324,6 +324,18 @@ def test_a_shadowed_sitecustomize_runs(
     assert bare.stderr in measured.stderr
 
 
+def test_a_process_without_http_loads_nothing(
+    server: ScriptedOllama, tmp_path: Path
+) -> None:
+    """What is started for other work, often and shortly, does not wait for ours."""
+    look = "import sys; print({'ometrics.collector', 'msgspec'} & {*sys.modules})"
+    path = program(tmp_path, f"subprocess.run([sys.executable, '-c', {look!r}])")
+    result = call("run", path, env=private(server, tmp_path))
+
+    assert "set()\n" == result.stdout
+    assert "not measured" not in result.stderr
+
+
 def test_a_directory_outlives_its_runs(server: ScriptedOllama, tmp_path: Path) -> None:
     """Each run reports itself, and the directory has them all."""
     out, directory = tmp_path / "out.json", tmp_path / "here"

@@ -46,7 +46,7 @@ class Run:
     def __init__(self, directory: str, program: str, *, is_temporary: bool) -> None:
         self._directory = directory
         self._is_temporary = is_temporary
-        self._tree = Tree(os.getpid())
+        self._tree = Tree(os.getpid(), directory)
         self.members = Members(attach(directory), program)
 
     def look(self, watch: Watch) -> None:

@@ -20,8 +20,6 @@ Key = tuple[int, int]  # number and start, in ticks since boot: no two have both
 
 _PROC: Final = Path("/proc")
 _PYTHON: Final = re.compile(r"python|pypy", re.IGNORECASE)
-# The core's compiled module, mapped: who has it was reached, or its parent was.
-_CORE: Final = b"/ometrics/_core."
 
 # include/uapi/linux/pidfd.h: PIDFD_GET_INFO with PIDFD_INFO_EXIT, from Linux 6.15 on,
 # tells of a process that ended and was waited for how it did.
@@ -98,10 +96,10 @@ def is_python(pid: int) -> bool:
     return bool(_PYTHON.search(name))
 
 
-def is_measured(pid: int) -> bool:
-    """Whether the core is in a process."""
+def is_reached(pid: int, directory: str) -> bool:
+    """Whether a process has a file of the run's directory mapped."""
     try:
-        return _CORE in (_PROC / str(pid) / "maps").read_bytes()
+        return f"{directory}/".encode() in (_PROC / str(pid) / "maps").read_bytes()
     except OSError:
         return False
 

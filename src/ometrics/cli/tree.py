@@ -7,6 +7,7 @@ miss a process that lives for less than that.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Process:
         handle: For asking how it ended.
         command: Its command line as the system shows it; empty if it is not Python.
         end: How it ended, for people; empty while it runs.
-        measured_as: The command line under which it was seen to be measured.
+        reached_as: The command line under which it was seen to have been reached.
         unreached: Why it is not measured; empty if it is.
         seen_so: Seconds for which it was seen not to be.
     """
@@ -41,25 +42,26 @@ class Process:
     handle: Handle
     command: str = ""
     end: str = ""
-    measured_as: str = ""
+    reached_as: str = ""
     unreached: str = ""
     seen_so: float = 0.0
 
-    def examine(self, seconds: float) -> None:
+    def examine(self, directory: str, seconds: float) -> None:
         """
         See whether it is Python, and measured; each time, as it may become another.
 
         Args:
+            directory: Of the run.
             seconds: Since the last look.
         """
         if not proc.is_python(self.pid):
             self.command = self.unreached = ""
             return
         self.command = proc.command_of(self.pid)
-        if self.measured_as == self.command:
+        if self.reached_as == self.command:
             return
-        if proc.is_measured(self.pid):
-            self.measured_as, self.unreached = self.command, ""
+        if proc.is_reached(self.pid, directory):
+            self.reached_as, self.unreached = self.command, ""
         elif self.unreached:
             self.seen_so += seconds
         else:
@@ -78,13 +80,15 @@ class Tree:
 
     Args:
         root: The number of that one; it is not part of the tree.
+        directory: Of the run.
 
     Thread-safety:
         One thread.
     """
 
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, directory: str) -> None:
         self._root = root
+        self._directory = os.path.realpath(directory)
         self._running: dict[Key, Process] = {}
         self._ended: list[Process] = []
         self._looked = time.monotonic()
@@ -100,7 +104,7 @@ class Tree:
             if key not in there:
                 self._end(process)
             elif not there[key].has_ended:
-                process.examine(seconds)
+                process.examine(self._directory, seconds)
 
     def _end(self, process: Process) -> None:
         process.end = process.handle.end()

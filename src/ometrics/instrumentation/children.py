@@ -8,16 +8,25 @@ imports at its start, calls `join()`. `OMETRICS_RUN` says where its records go.
 
 from __future__ import annotations
 
-import json
+import contextlib
+import mmap
 import os
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Final
+
+from ometrics.instrumentation.clients import CLIENTS, OTHER_CLIENTS
+from ometrics.instrumentation.imports import before_first
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
 VARIABLE: Final = "OMETRICS_RUN"
-STARTUP: Final = str(Path(__file__).parent / "startup")
+# Every Python that starts comes here, so without pathlib, which takes its time.
+STARTUP: Final = os.path.join(os.path.dirname(__file__), "startup")  # noqa: PTH118, PTH120
+# A file that each process which was reached has mapped, as others can see.
+_REACHED: Final = "reached"
+
+_kept: Final[list[object]] = []
 
 
 def announce(directory: str, environment: MutableMapping[str, str]) -> None:
@@ -28,7 +37,7 @@ def announce(directory: str, environment: MutableMapping[str, str]) -> None:
         directory: Of segments. Others that were announced before stay.
         environment: Such as `os.environ`; changed in place.
     """
-    environment[VARIABLE] = json.dumps([*announced(environment), directory])
+    environment[VARIABLE] = "\n".join([*announced(environment), directory])
     path = environment.get("PYTHONPATH", "")
     entries = [entry for entry in path.split(os.pathsep) if entry != STARTUP]
     # An empty variable is none: an empty entry would be the current directory.
@@ -37,17 +46,15 @@ def announce(directory: str, environment: MutableMapping[str, str]) -> None:
 
 def announced(environment: MutableMapping[str, str]) -> list[str]:
     """The directories that were announced: one for each `ometrics run` around this."""
-    try:
-        found = json.loads(environment.get(VARIABLE) or "[]")
-    except ValueError:
-        return []
-    return [one for one in found if isinstance(one, str)]
+    return [one for one in environment.get(VARIABLE, "").split("\n") if one]
 
 
 def join() -> None:
     """Measure this process as its environment says; without a word in it, nothing."""
     for directory in announced(os.environ):
-        measure(directory)
+        _show_reached(directory)
+        # From the first HTTP client on: most short programs never need one.
+        before_first({*CLIENTS, *OTHER_CLIENTS}, partial(measure, directory))
 
 
 def measure(directory: str) -> None:
@@ -58,3 +65,14 @@ def measure(directory: str) -> None:
 
     instrument(MetricsCollector(directory=directory))
     note_clients(directory)
+
+
+def _show_reached(directory: str) -> None:
+    """Have a file of the directory mapped; a forked process has it too."""
+    with contextlib.suppress(OSError, ValueError):
+        file = os.open(f"{directory}/{_REACHED}", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            os.write(file, b"\n")
+            _kept.append(mmap.mmap(file, 1, access=mmap.ACCESS_READ))
+        finally:
+            os.close(file)

@@ -11,15 +11,18 @@ import functools
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
+from contextlib import suppress
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+# A Python that starts imports this: `importlib.abc` would take longer than all else.
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
 
 Imported = Callable[[ModuleType], object]
 
 
-class ImportWatch(MetaPathFinder):
+class ImportWatch:
     """
     Sees the imports of some packages, which the other finders do as ever.
 
@@ -96,3 +99,48 @@ class ImportWatch(MetaPathFinder):
             if not self._names and self in sys.meta_path:
                 sys.meta_path.remove(self)
         self._imported(module)
+
+
+class _BeforeFirst:
+    """A finder that does something when the first of some packages is looked for."""
+
+    def __init__(self, names: frozenset[str], do: Callable[[], object]) -> None:
+        self._names = names
+        self._left = [do]
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
+    ) -> ModuleSpec | None:
+        """The spec of the other finders, which are other ones afterwards."""
+        if fullname not in self._names:
+            return None
+        try:
+            do = self._left.pop()
+        except IndexError:  # done, or another thread does it
+            return None
+        with suppress(Exception):  # the program's import must not fail
+            sys.meta_path.remove(self)
+            do()
+        for finder in list(sys.meta_path):
+            spec = finder.find_spec(fullname, path, target)
+            if spec is not None:
+                return spec
+        return None
+
+
+def before_first(names: set[str], do: Callable[[], object]) -> None:
+    """
+    Do something before the first of some packages is imported, or else now.
+
+    Args:
+        names: Of the packages.
+        do: Called once. What it raises is dropped.
+    """
+    if names & sys.modules.keys():
+        with suppress(Exception):
+            do()
+        return
+    sys.meta_path.insert(0, _BeforeFirst(frozenset(names), do))

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any, Final, NamedTuple
 
 from ometrics.collector import MetricsCollector
+from ometrics.instrumentation.clients import CLIENTS
 from ometrics.instrumentation.endpoints import (
     UNKNOWN_MODEL,
     asked_by,
@@ -33,19 +34,6 @@ from ometrics.instrumentation.providers import is_local_ollama, provider_of
 logger = logging.getLogger("ometrics")
 
 INTERFACES: Final = ("ollama", "openai", "anthropic")
-
-# The packages that are patched when they are imported -> the module here that does it.
-CLIENTS: Final = {
-    "httpx": "ometrics.instrumentation.on_httpx",
-    "httpx2": "ometrics.instrumentation.on_httpx",
-    "aiohttp": "ometrics.instrumentation.on_aiohttp",
-    "http.client": "ometrics.instrumentation.on_http_client",
-    "urllib3.connection": "ometrics.instrumentation.on_http_client",
-    "dspy._vendor.lm15.transports._sync": "ometrics.instrumentation.on_lm15",
-    "dspy._vendor.lm15.transports._async": "ometrics.instrumentation.on_lm15",
-    "lm15.transports._sync": "ometrics.instrumentation.on_lm15",
-    "lm15.transports._async": "ometrics.instrumentation.on_lm15",
-}
 
 Collectors = tuple[MetricsCollector, ...]
 

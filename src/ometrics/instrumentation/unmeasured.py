@@ -14,13 +14,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
+from ometrics.instrumentation.clients import OTHER_CLIENTS
 from ometrics.instrumentation.imports import ImportWatch
 
-# HTTP clients with a way of their own to the network, by the module that has it.
-_OTHER_CLIENTS: Final = (
-    *("curl_cffi", "grpc", "niquests", "primp", "pycurl", "rnet"),
-    *("tornado.httpclient", "twisted.web.client"),
-)
 _NOTE: Final = "unmeasured-"
 
 
@@ -38,20 +34,20 @@ def note_clients(directory: str | os.PathLike[str]) -> None:
         with suppress(OSError):
             (Path(directory) / f"{_NOTE}{module.__name__}").touch(mode=0o600)
 
-    ImportWatch(note).watch(set(_OTHER_CLIENTS))
+    ImportWatch(note).watch(set(OTHER_CLIENTS))
 
 
 def noted_clients(directory: str | os.PathLike[str]) -> list[str]:
     """The clients of which any process left a note."""
     with suppress(OSError):
         names = {path.name for path in Path(directory).glob(f"{_NOTE}*")}
-        return [one for one in _OTHER_CLIENTS if f"{_NOTE}{one}" in names]
+        return [one for one in OTHER_CLIENTS if f"{_NOTE}{one}" in names]
     return []
 
 
 def imported_clients() -> list[str]:
     """The clients that this process has imported."""
-    return [name for name in _OTHER_CLIENTS if name in sys.modules]
+    return [name for name in OTHER_CLIENTS if name in sys.modules]
 
 
 def notes(models: int, clients: Iterable[str]) -> list[str]:
