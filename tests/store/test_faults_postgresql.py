@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from postgres_server import PostgresServer
@@ -97,6 +97,7 @@ class Wire:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.budget = 1 << 60  # bytes from the client until the cut
+        self.silent = threading.Event()  # nothing passes, and nobody hangs up
         self._stop = False
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
@@ -112,6 +113,9 @@ class Wire:
     def _pass_on(self, client: socket.socket, there: socket.socket) -> None:
         while not self._stop:
             readable, _, _ = select.select([client, there], [], [], 0.05)
+            if self.silent.is_set():
+                time.sleep(0.01)
+                continue
             for end in readable:
                 with contextlib.suppress(OSError):
                     data = end.recv(4096)
@@ -158,6 +162,39 @@ def test_a_cut_network_loses_and_doubles_nothing(
         assert 20 == store.snapshot().total_requests
 
     assert failures
+
+
+def test_a_network_that_swallows_everything_holds_up_nobody(
+    postgres: PostgresServer, schema: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither recording nor the end of the program waits for an answer."""
+    wire = Wire(postgres.port)
+    mc = MetricsCollector()
+    url = postgres.url(schema).replace(f":{postgres.port}/", f":{wire.port}/")
+    try:
+        writer = Writer(url, mc)
+        until_written(writer)
+        wire.silent.set()
+        mc.record_latency("m", 0.1)
+        stuck = threading.Thread(target=_ignored, args=(writer.flush,))
+        stuck.start()
+        while not writer._lock.locked():
+            time.sleep(0.001)
+        for _ in range(100):
+            mc.record_latency("m", 0.1)
+        with pytest.raises(StoreError, match="no answer to the write"):
+            writer.flush(timeout=0.05)
+        writer.close(timeout=0.05)
+        assert stuck.is_alive()
+    finally:
+        wire.close()
+    stuck.join()
+    assert "no answer to the write that is under way" in caplog.text
+
+
+def _ignored(step: Callable[[], object]) -> None:
+    with contextlib.suppress(StoreError):
+        step()
 
 
 def test_a_statement_timeout_is_said(postgres: PostgresServer, schema: str) -> None:

@@ -250,6 +250,28 @@ def test_an_affected_version_gets_the_rollback_journal(tmp_path: Path) -> None:
 @pytest.mark.skipif(
     wal_is_safe(sqlite3.sqlite_version_info), reason="this SQLite has no WAL bug"
 )
+def test_an_affected_version_is_said_once(tmp_path: Path) -> None:
+    """However many stores a process opens."""
+    program = """
+import logging, sys
+from ometrics.store import Store
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+for name in "aab":
+    Store(f"{sys.argv[1]}/{name}.db").close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+    assert 1 == done.stderr.count("the rollback journal")
+
+
+@pytest.mark.skipif(
+    wal_is_safe(sqlite3.sqlite_version_info), reason="this SQLite has no WAL bug"
+)
 def test_an_affected_version_leaves_a_wal_in_use_alone(tmp_path: Path) -> None:
     """Where another process has a file open in WAL mode, the error says what to do."""
     path = tmp_path / "m.db"

@@ -46,6 +46,21 @@ _WAL_FIXED_BACKPORTS: Final = ((3, 50, 7), (3, 44, 6))
 _WAL_EXISTS_SINCE: Final = (3, 7, 0)
 
 
+_NO_WAL: Final = (
+    f"SQLite {sqlite3.sqlite_version} can corrupt a file in WAL mode that several"
+    " processes write (fixed in 3.51.3): stores have the rollback journal, which is"
+    " somewhat slower"
+)
+_said: Final[set[str]] = set()
+
+
+def _say_once(text: str) -> None:
+    """Log what a person may want to know, once in the life of the process."""
+    if text not in _said:
+        _said.add(text)
+        _LOG.info(text)
+
+
 def wal_is_safe(version: tuple[int, ...]) -> bool:
     """Whether several processes may write a WAL file with this version of SQLite."""
     return (
@@ -85,6 +100,8 @@ class Database:
             self.place = str(path)
             self.wal = wal_is_safe(sqlite3.sqlite_version_info)
             _check_file(path, create=create)
+            if not self.wal:
+                _say_once(_NO_WAL)
         else:
             self.place = self.url.render_as_string(hide_password=True)
         self._timeout = threading.local()

@@ -154,11 +154,19 @@ _EACH: Final = {
     "postgresql": "jsonb_each_text({}) AS json_each",
 }
 # Which windows each set of views has: those that add up to all, or those of one step.
+_VIEWS: Final = ("requests", "calls", "errors", "tasks")
 _LEVELS: Final = {
     "": "w.finest",
     "_5m": "w.step = 300",
     "_hourly": "w.step = 3600",
     "_daily": "w.step = 86400",
+}
+
+
+# A view that is missing (dropped with a table that somebody changed) is made anew.
+_ALL_VIEWS: Final = {
+    *(f"{name}{suffix}" for name in _VIEWS for suffix in _LEVELS),
+    "resources",
 }
 
 
@@ -188,7 +196,7 @@ def prepare(connection: Connection, place: str) -> str:
             f" {min(present & set(metadata.tables))!r}: name another database"
         )
     metadata.create_all(connection)
-    changed = settings.name not in present
+    changed = bool(_ALL_VIEWS - set(inspector.get_view_names()))
     for table in metadata.sorted_tables:
         if table.name not in present:
             continue
@@ -228,6 +236,8 @@ def is_complete(connection: Connection, place: str) -> str | None:
         StoreError: As `prepare`.
     """
     inspector = inspect(connection)
+    if _ALL_VIEWS - set(inspector.get_view_names()):
+        return None
     for table in metadata.sorted_tables:
         if not inspector.has_table(table.name):
             return None

@@ -188,13 +188,20 @@ class Writer:
         Write now.
 
         Args:
-            timeout: Seconds to wait for another process's transaction.
+            timeout: Seconds to wait for another process's transaction, or for a write
+                of another thread.
 
         Raises:
             StoreError: It could not be written; what was counted is kept.
         """
         self._follow_fork()
-        with self._lock:
+        # A server that answers nothing, nor hangs up, holds the thread for ever.
+        if not self._lock.acquire(timeout=timeout):
+            raise StoreBusyError(
+                f"{self._place}: no answer to the write that is under way; is the"
+                " network between broken?"
+            )
+        try:
             self._look()
             try:
                 self._write(timeout)
@@ -211,6 +218,8 @@ class Writer:
                 self._cared = now
                 self._took_over = False
                 self._store.thin()
+        finally:
+            self._lock.release()
 
     def cleared(self, snapshot: Snapshot) -> None:
         """Keep what a reset of the source cleared, to be written with the next."""
@@ -340,7 +349,7 @@ class Writer:
                 self._unwritten.done()
         finally:
             _WRITERS.discard(self)
-            if self._store is not None:
+            if self._store is not None and not self._lock.locked():
                 self._store.close()
 
     def __repr__(self) -> str:
