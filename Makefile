@@ -28,7 +28,9 @@ help: ## Print this help
 		| while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 demo: $(BUILT) $(VENV)/.model ## Run a real workload through every call and show what ometrics says
-	$(VENV)/bin/ometrics demo $(ARGS)
+	$(VENV)/bin/ometrics demo --store $(VENV)/demo.db $(ARGS)
+	@echo; echo "The same once more, for a moment: its history goes on."; echo
+	$(VENV)/bin/ometrics demo --store $(VENV)/demo.db $(ARGS) --tasks 2 --seconds 15
 
 build: $(BUILT) ## Compile the extension modules in place, after any change of them
 

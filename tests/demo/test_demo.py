@@ -19,6 +19,7 @@ from cli_runs import (
     stream,
 )
 
+import ometrics
 from ometrics.testing import Delay, Request, ScriptedOllama, chat_done
 
 pytest.importorskip("click", reason="the extra cli is not installed")
@@ -57,6 +58,33 @@ def test_demo_on_an_ollama(tmp_path: Path) -> None:
         ends = [("2", "killed by signal 9"), ("3", "exit 0"), ("3", "exit 0")]
         assert ends == row.findall(result.stdout)
     assert kept.resource_metrics is not None
+
+
+def test_the_second_demo_continues_the_history_of_the_first(tmp_path: Path) -> None:
+    """Both end by showing it; the second one has the counts of both, and a restart."""
+    pytest.importorskip("sqlalchemy", reason="the extra 'store' is not installed")
+    path = tmp_path / "demo.db"
+    counts, starts = [], []
+    with ScriptedOllama(models=[MODEL]) as server:
+        server.script("/api/chat", slow_when_asked)
+        server.queue("/api/chat")
+        for _ in range(2):
+            result = call(
+                *("demo", "--tasks", "1", "--json", tmp_path / "demo.json"),
+                *("--store", path),
+                env=environment(server),
+            )
+            assert 0 == result.returncode, result.stderr
+            told = result.stdout.rpartition(" UTC, steps of ")[2]
+            found = re.search(rf"^{re.escape(MODEL)} +(\d+)", told, re.MULTILINE)
+            assert found is not None, result.stdout
+            counts.append(int(found[1]))
+            with ometrics.store.open(path, create=False) as store:
+                assert counts[-1] == store.snapshot().models[MODEL].total_requests
+                starts.append(len(store.starts("1h")))
+
+    assert counts[1] > counts[0] > 0
+    assert [1, 2] == starts
 
 
 def test_demo_without_ollama_says_how_to_get_one() -> None:

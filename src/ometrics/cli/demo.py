@@ -11,6 +11,8 @@ import click
 
 from ometrics.cli.arguments import writable
 from ometrics.cli.command import Command
+from ometrics.cli.history import history
+from ometrics.cli.stored import usable
 from ometrics.view.terminal import console_for
 
 EXAMPLES: Final = (
@@ -24,6 +26,10 @@ intern makes every mistake once, so that a 404, a cancelled stream and a timeout
 seen. Then come an agent in another language, and three agents in processes of their
 own, one of which is killed. The answers come from a real model, as good as it is.
 """
+
+
+#: Of its history, at the end.
+SHOWN: Final = "15m"
 
 
 class MissingPackageError(click.ClickException):
@@ -65,12 +71,19 @@ class MissingPackageError(click.ClickException):
     callback=writable,
     help="Where the export goes; default: a new temporary file.",
 )
+@click.option(
+    "--store",
+    metavar="STORE",
+    help="Keep history in STORE, and show it at the end; the next run continues it.",
+)
 def demo(
+    *,
     tasks: int,
     seconds: float,
     engine: bool | None,
     model: str | None,
     json: Path | None,
+    store: str | None,
 ) -> int:
     """
     Watch a team of agents work on real inference, with or without Ollama.
@@ -88,13 +101,18 @@ def demo(
             f"the demo needs {package}: pip install 'ollama-metrics[demo]'"
         ) from None
     try:
-        return show.run(
+        code = show.run(
             console_for(sys.stdout),
             tasks=tasks,
             seconds=seconds,
             engine=engine,
             model=model,
             json=json,
+            store=usable(store),
         )
     except NoServerError as error:
         raise click.ClickException(str(error)) from None
+    if store is not None and code != show.INTERRUPTED:
+        click.echo()
+        click.get_current_context().invoke(history, store=store, since=SHOWN)
+    return code

@@ -70,6 +70,7 @@ def run(
     engine: bool | None = None,
     model: str | None = None,
     json: Path | None = None,
+    store: str | None = None,
 ) -> int:
     """
     Run the demo from the search for a server to the exported file.
@@ -81,6 +82,7 @@ def run(
         engine: True for the engine, False for an Ollama, `None` for what there is.
         model: Which of Ollama's models; `None` for its smallest.
         json: Where the export goes; `None` for a new temporary file.
+        store: File or database URL in which to keep history; `None` for nowhere.
 
     Returns:
         An exit code: 0, 1 if no task was completed, 130 after Ctrl-C.
@@ -89,7 +91,7 @@ def run(
         NoServerError: Neither an Ollama nor the engine can be had.
     """
     progress = Progress(console)
-    collector = MetricsCollector()
+    collector = MetricsCollector(store=store)
     ometrics.ollama.instrument(collector)
     with suppress(ImportError):  # without psutil there are no resources to see
         collector.sample_resources(RESOURCES_EVERY)
