@@ -102,7 +102,16 @@ class PostgresServer:
         rules = path.read_text(encoding="utf-8")
         path.write_text(f"host all {user} all scram-sha-256\n{rules}", encoding="utf-8")
         self.query("public", "SELECT pg_reload_conf()")
-        time.sleep(0.2)
+        import psycopg
+
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                psycopg.connect(self.url("public", user)).close()
+            except psycopg.OperationalError:
+                return
+            time.sleep(0.01)
+        raise TimeoutError("the server did not read its rules anew")
 
     def kill(self) -> None:
         """End the server and all its sessions at once, as a crash does."""

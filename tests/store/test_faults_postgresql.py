@@ -299,13 +299,14 @@ def test_a_server_that_is_away_does_not_stop_the_agent(
 
 @pytest.mark.parametrize("tls", [False, True])
 def test_no_password_is_ever_shown(
-    own_server: PostgresServer, caplog: pytest.LogCaptureFixture, tls: bool
+    postgres: PostgresServer, caplog: pytest.LogCaptureFixture, tls: bool
 ) -> None:
     """Wrong credentials, and no TLS where it is asked for: clear, without a secret."""
     caplog.set_level(logging.DEBUG)
-    own_server.query("public", "CREATE ROLE someone LOGIN PASSWORD 'another'")
-    own_server.require_password("someone")
-    url = own_server.url("public", f"someone:{PASSWORD}")
+    user = f"someone_{tls}".lower()
+    postgres.query("public", f"CREATE ROLE {user} LOGIN PASSWORD 'another'")
+    postgres.require_password(user)
+    url = postgres.url("public", f"{user}:{PASSWORD}")
     if tls:
         url += "&sslmode=require"
     with pytest.raises(StoreError) as caught:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 from store_work import NAMES, work
@@ -311,7 +311,7 @@ def test_wall_clock_steps_make_no_window_negative_or_overlapping(place: str) -> 
         assert one.collection_time <= other.start_time
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)  # each fills thirty histograms
 @given(data=st.data())
 def test_columns_hold_every_declared_number(data: st.DataObject) -> None:
     """Any values of all declared counters and histograms survive a row."""
