@@ -144,7 +144,7 @@ def clients() -> list[Row]:
             continue
         found = json.loads(done.stdout)
         ours = name == "ometrics"
-        for what, bar in (("call", 15), ("chunk", 1)):
+        for what, bar in (("call", 10), ("chunk", 0.5)):
             added, bare = found["best"][what]
             usually, _ = found["usually"][what]
             rows.append(

@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+# The modules beside this one, however pytest was started.
+sys.path.insert(0, str(Path(__file__).parent))
 
 import report
 

@@ -23,8 +23,8 @@ import empty
 from operations import MANY, filled, latencies
 
 from ometrics import MetricsCollector
-from ometrics.export import prometheus
 from ometrics.histogram import DEFAULT_BUCKETS, layout_of
+from ometrics.serve.pages import Pages
 
 HERE = Path(__file__).parent
 US = 1e3  # nanoseconds
@@ -99,7 +99,7 @@ def one_by_one(threads: int = 8, records: int = 100_000, rounds: int = 12) -> li
 def batches(rounds: int = 20) -> list[Row]:
     """Throughput of batches on two threads against one."""
     rows = []
-    for size, number, bar in ((1000, 1000, None), (10_000, 200, 1.8)):
+    for size, number, bar in ((1000, 1000, 1.9), (10_000, 200, 1.8)):
         collector = MetricsCollector()
         values = latencies(size)
 
@@ -192,7 +192,10 @@ def _waits(
 
 
 def _blocking(
-    title: str, disturb: Callable[[MetricsCollector], object], seconds: float
+    title: str,
+    disturber: Callable[[MetricsCollector], Callable[[], object]],
+    seconds: float,
+    most_us: float,
 ) -> list[Row]:
     """
     How long one record takes at most while somebody reads 1,000 models.
@@ -204,8 +207,8 @@ def _blocking(
     """
     mine, other = filled(MANY), filled(MANY)
     nobody = _waits(mine, lambda: sleep(0.002), seconds)
-    own = _waits(mine, lambda: disturb(mine), seconds)
-    control = _waits(mine, lambda: disturb(other), seconds)
+    own = _waits(mine, disturber(mine), seconds)
+    control = _waits(mine, disturber(other), seconds)
     quiet = nobody.at(0.5) <= NOISE_US  # else nothing can be said
     noise = "" if quiet else "; the machine is too busy to tell"
     lock = max(own.at(0.5) - control.at(0.5), 0)
@@ -222,8 +225,8 @@ def _blocking(
             f"delay of a record by {title}: lock and GIL",
             f"{all_in:.1f} us (medians: {own.at(0.5):.1f} less {nobody.at(0.5):.1f})"
             + noise,
-            "<= 20 us",
-            all_in <= 20 if quiet else None,
+            f"<= {most_us:g} us",
+            all_in <= most_us if quiet else None,
         ),
         Row(
             f"longest record during {title}: p50 / p90 / max",
@@ -234,14 +237,17 @@ def _blocking(
 
 def blocked_by_snapshot(seconds: float = 3.0) -> list[Row]:
     """A recorder while snapshots of its collector are taken."""
-    return _blocking("a snapshot", MetricsCollector.snapshot, seconds)
+    return _blocking("a snapshot", lambda mc: mc.snapshot, seconds, 20)
 
 
 def blocked_by_scrape(seconds: float = 3.0) -> list[Row]:
-    """A recorder while its collector is scraped."""
-    return _blocking(
-        "a scrape (text page)", lambda mc: prometheus.render(mc.snapshot()), seconds
-    )
+    """A recorder while its collector is scraped, as its endpoint does it."""
+
+    def scrape(collector: MetricsCollector) -> Callable[[], object]:
+        pages = Pages(collector)
+        return lambda: pages.get("/metrics", "", compress=False).result()
+
+    return _blocking("a scrape (text page)", scrape, seconds, 1000)
 
 
 MEMORY = """
@@ -308,8 +314,9 @@ def _python(*arguments: str) -> str:
 
 
 def imports(rounds: int = 25) -> list[Row]:
-    """Start-up of a Python that imports ometrics, above one that does not."""
-    taken: dict[str, list[float]] = {"pass": [], "import ometrics": []}
+    """Start-up of a Python that imports ometrics, or also makes a collector."""
+    first = "import ometrics; ometrics.MetricsCollector()"
+    taken: dict[str, list[float]] = {"pass": [], "import ometrics": [], first: []}
     for statement in taken:
         _python("-c", statement)
     for _ in range(rounds):
@@ -317,17 +324,22 @@ def imports(rounds: int = 25) -> list[Row]:
             start = perf_counter()
             _python("-c", statement)
             seconds.append(perf_counter() - start)
-    bare, ours = taken.values()
-    above = (min(ours) - min(bare)) * 1e3
-    usual = (median(ours) - median(bare)) * 1e3
-    return [
-        Row(
-            "import ometrics",
-            f"{above:.1f} ms above bare Python (usually {usual:.1f})",
-            "<= 30 ms",
-            above <= 30,
+    bare = taken.pop("pass")
+    bars = {"import ometrics": 12}
+    rows = []
+    for statement, ours in taken.items():
+        above = (min(ours) - min(bare)) * 1e3
+        usual = (median(ours) - median(bare)) * 1e3
+        bar = bars.get(statement)
+        rows.append(
+            Row(
+                statement,
+                f"{above:.1f} ms above bare Python (usually {usual:.1f})",
+                f"<= {bar} ms" if bar else "",
+                above <= bar if bar else None,
+            )
         )
-    ]
+    return rows
 
 
 MEASURES: tuple[Callable[[], list[Row]], ...] = (

@@ -233,7 +233,7 @@ cdef class Copy:
             place += 1
         return values
 
-    cdef dict models(self, dict running):
+    cdef dict models(self, dict running, pace):
         """The models, by order of first record, with their calls in place."""
         cdef size_t at = 0
         cdef const om_record *r     # its name ends where its histograms begin
@@ -257,6 +257,8 @@ cdef class Copy:
             else:
                 key = r.provider * (MAX_OPERATIONS + 1) + r.operation
                 calls.setdefault(name, {})[key] = self.values(CALL_PLAN, r, &at)
+            if pace is not None:
+                pace()
         if not ordered:     # recorders came to their models before the snapshot did
             models.sort(key=itemgetter(0))
         for _, name, values, updated in models:
@@ -357,8 +359,18 @@ cdef class Models:
 
     cdef dict all(self):
         if self.made is None:
-            self.made = self.copy.models(self.running)
+            self.made = self.copy.models(self.running, None)
         return self.made
+
+    def make(self, pace, /):
+        """
+        Make the models now.
+
+        Args:
+            pace: Called after each record; it may let other threads run.
+        """
+        if self.made is None:
+            self.made = self.copy.models(self.running, pace)
 
     def __getitem__(self, name):
         return self.all()[name]
@@ -508,7 +520,7 @@ def model_metrics(Table table not None, model, tuple buckets, /):
         status = copy_model(table.c, records, n, &copy.c)
     if status == NO_MEMORY:
         raise MemoryError(f"no memory for a copy of {copy.c.room} bytes")
-    for metrics in copy.models(copy.running(table.names)).values():
+    for metrics in copy.models(copy.running(table.names), None).values():
         return metrics
     return None
 

@@ -279,6 +279,21 @@ def test_a_large_page_gives_way_in_between(page_format: Format) -> None:
     assert render(snapshot, page_format) == paced
 
 
+def test_models_are_made_at_a_pace() -> None:
+    """Between any two of them other threads may run, and they are the same models."""
+    mc = MetricsCollector()
+    for i in range(50):
+        mc.record_latency(f"m{i}", 0.1)
+    calls: list[None] = []
+    paced, whole = mc.snapshot().models, mc.snapshot().models
+    paced.make(lambda: calls.append(None))  # type: ignore[attr-defined]
+
+    assert 50 == len(calls)
+    assert {name: model.latency_hist for name, model in whole.items()} == {
+        name: model.latency_hist for name, model in paced.items()
+    }
+
+
 def test_an_empty_histogram_is_native_too() -> None:
     """Without values the zero threshold alone tells that more is to come."""
     snapshot = of_model(PerformanceMetrics(model="m", failed_reqs=1))

@@ -26,6 +26,20 @@ def encoded(
         yield Family.of(family.metric, samples)
 
 
+def paced(
+    encode: Callable[[Labels], bytes], pace: Callable[[], object] | None
+) -> Callable[[Labels], bytes]:
+    """The same, with `pace` called each time: once a model."""
+    if pace is None:
+        return encode
+
+    def encode_at_a_pace(labels: Labels) -> bytes:
+        pace()
+        return encode(labels)
+
+    return encode_at_a_pace
+
+
 def render(
     snapshot: Shown,
     more: Iterable[Family[Labels]] = (),
@@ -48,7 +62,8 @@ def render(
     if openmetrics and isinstance(snapshot, Snapshot):
         since = number(snapshot.start_time.timestamp()).encode()
     for family in chain(
-        families(snapshot, _exposition.labels), encoded(more, _exposition.labels)
+        families(snapshot, paced(_exposition.labels, pace)),
+        encoded(more, _exposition.labels),
     ):
         metric = family.metric
         page.text(_header(metric, openmetrics=openmetrics).encode())

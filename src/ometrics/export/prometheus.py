@@ -147,7 +147,8 @@ def _render_protobuf(
             pace,
         )
         for family in chain(
-            families(snapshot, _protobuf.labels), encoded(more, _protobuf.labels)
+            families(snapshot, _prometheus_text.paced(_protobuf.labels, pace)),
+            encoded(more, _protobuf.labels),
         )
     )
 

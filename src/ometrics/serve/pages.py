@@ -246,7 +246,6 @@ class Pages:
     def _render(self, page: Page | _Metrics, compress: bool) -> Response:
         shown = self._state(page)
         _make_models(shown)
-        time.sleep(_PAUSE_S)
         body = page.render(shown)
         if len(body) > self._max_bytes:
             return line(
@@ -263,6 +262,9 @@ class Pages:
 
 
 def _make_models(shown: Shown) -> None:
-    """Make what is packed so far: a large piece of work."""
+    """Make what is packed so far: a large piece of work, done at a pace."""
+    pace = Pace()
     for snapshot in [shown] if isinstance(shown, Snapshot) else shown.values():
-        len(snapshot.models)
+        make = getattr(snapshot.models, "make", None)
+        if make is not None:
+            make(pace)
