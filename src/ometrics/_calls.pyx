@@ -93,7 +93,7 @@ cdef struct om_ending:
     int64_t ns[CALL_HISTOGRAMS]     # UNKNOWN: nothing to add
     om_answer answer
 
-cdef int64_t number_or_unknown(object value) except? -2:
+cdef inline int64_t number_or_unknown(object value) except? -2:
     """A number that a server sent; what is not a sensible one is unknown."""
     cdef int overflow = 0
     cdef long long number

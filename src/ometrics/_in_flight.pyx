@@ -25,7 +25,8 @@ from ometrics._state cimport (
     om_mutex_lock,
     om_mutex_release,
 )
-from ometrics._table cimport Table, acquire_record, monotonic, slot_of
+from ometrics._recording cimport acquire_record
+from ometrics._table cimport Table, monotonic, slot_of
 
 cdef enum:
     NO_CHUNK = -1

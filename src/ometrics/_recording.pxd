@@ -40,16 +40,42 @@ from ometrics._state cimport (
     VALID,
     commit,
     om_core,
+    om_mutex_acquire,
     om_mutex_release,
     reason_of,
 )
-from ometrics._table cimport Slot, Table, acquire_record, slot_of, wall
+from ometrics._table cimport Slot, Table, slot_of, wall
 
 cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object, int *overflow) except? -1
 
 cdef int add_batch(Table table, object model, Slot slot, object values) except -1
 cdef int add_many_tokens(Table table, object model, Slot slot, object count) except -1
+
+# The rest of `acquire_record`: of a record that is not current.
+cdef om_record *acquire_renewed(Table table, object model, Slot slot) except NULL
+
+cdef inline om_record *acquire_record(
+    Table table, object model, Slot slot
+) except NULL:
+    """
+    Take the mutex, with a model's record ready to be changed.
+
+    Nobody can free the record before the mutex is released: whoever takes a slot out of
+    the dictionary has made its record stale first, under the mutex.
+
+    Args:
+        slot: The model's slot, which may have become stale meanwhile.
+
+    Raises:
+        MemoryError: No room for the record. The mutex is not held.
+    """
+    cdef om_core *c = table.c
+    om_mutex_acquire(&c.lock)
+    if slot.record.epoch == c.epoch:        # nearly always: short enough to be inlined
+        return slot.record
+    om_mutex_release(&c.lock)
+    return acquire_renewed(table, model, slot)
 
 cdef inline void locked_add_latency(
     om_core *c, om_record *record, int cell, double seconds, int reason,

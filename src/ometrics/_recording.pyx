@@ -19,7 +19,21 @@ from ometrics._arguments cimport model_name, seconds_of
 from ometrics._batch cimport fill, locked_add_batch, om_batch
 from ometrics._journal cimport keep
 from ometrics._record cimport record_size
-from ometrics._state cimport INVALID_REASONS
+from ometrics._state cimport CURRENT, INVALID_REASONS, locked_make_current
+
+
+cdef om_record *acquire_renewed(Table table, object model, Slot slot) except NULL:
+    """The same with a record that has to be made current, perhaps another slot's."""
+    cdef om_core *c = table.c
+    om_mutex_acquire(&c.lock)
+    while (
+        slot.record.epoch != c.epoch
+        and locked_make_current(c, slot.record) != CURRENT
+    ):
+        om_mutex_release(&c.lock)
+        slot = table.renew(model, slot)
+        om_mutex_acquire(&c.lock)
+    return slot.record
 
 
 cdef int add_batch(Table table, object model, Slot slot, object values) except -1:

@@ -7,8 +7,6 @@ from ometrics._histogram cimport Layout
 from ometrics._journal cimport om_journal
 from ometrics._record cimport om_record
 from ometrics._state cimport (
-    CURRENT,
-    locked_make_current,
     om_core,
     om_running,
     om_totals,
@@ -115,29 +113,3 @@ cdef inline Slot slot_of(Table table, object model):
     if model is table.last_name:
         return table.last_slot
     return table.find_slot(model)
-
-cdef inline om_record *acquire_record(
-    Table table, object model, Slot slot
-) except NULL:
-    """
-    Take the mutex, with a model's record ready to be changed.
-
-    Nobody can free the record before the mutex is released: whoever takes a slot out of
-    the dictionary has made its record stale first, under the mutex.
-
-    Args:
-        slot: The model's slot, which may have become stale meanwhile.
-
-    Raises:
-        MemoryError: No room for the record. The mutex is not held.
-    """
-    cdef om_core *c = table.c
-    om_mutex_acquire(&c.lock)
-    while (
-        slot.record.epoch != c.epoch
-        and locked_make_current(c, slot.record) != CURRENT
-    ):
-        om_mutex_release(&c.lock)
-        slot = table.renew(model, slot)
-        om_mutex_acquire(&c.lock)
-    return slot.record
