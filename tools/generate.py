@@ -29,7 +29,7 @@ Written by `tools/generate.py` from the declarations in `models.py` and `snapsho
 def enums() -> str:
     """The text of `_fields.pxd`."""
     _without_core()
-    from ometrics.fields import Counter, Counts, Histogram, stored
+    from ometrics.fields import Counter, Counts, Field, Histogram, stored
     from ometrics.models import CallMetrics, PerformanceMetrics
     from ometrics.snapshot import Snapshot, TaskStatistics
 
@@ -39,7 +39,11 @@ def enums() -> str:
         "TASK": TaskStatistics,
         "SNAPSHOT": Snapshot,
     }
-    kinds = {"COUNTERS": Counter, "HISTOGRAMS": Histogram, "CODES": Counts}
+    kinds: dict[str, type[Field]] = {
+        "COUNTERS": Counter,
+        "HISTOGRAMS": Histogram,
+        "CODES": Counts,
+    }
     parts = [HEAD]
     sizes: dict[str, dict[str, int]] = {}
     for prefix, owner in owners.items():

@@ -17,11 +17,12 @@ counts it, and its test.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from dataclasses import field as dataclass_field
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, Literal, NoReturn, TypeAlias, TypeVar, get_type_hints
+
+import msgspec
+from msgspec.structs import replace
 
 Kind: TypeAlias = Literal["counter", "gauge", "histogram", "info"]
 
@@ -31,8 +32,7 @@ Value = TypeVar("Value")
 UINT64_MAX: Final = 2**64 - 1
 
 
-@dataclass(frozen=True)
-class Metric:
+class Metric(msgspec.Struct, frozen=True):
     """
     What leaves the process under one name; several fields may be its parts.
 
@@ -49,8 +49,7 @@ class Metric:
     bounds: tuple[float, ...] | None = None
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(msgspec.Struct, frozen=True):
     """
     The declaration of one number; use one of its kinds.
 
@@ -67,7 +66,7 @@ class Field:
 
     help: str
     metric: Metric | None = None
-    labels: Mapping[str, str] = dataclass_field(default_factory=dict)
+    labels: Mapping[str, str] = {}
     by: str | None = None
     convert: Callable[[Any], float] | None = None
     stored: bool = True
@@ -154,8 +153,7 @@ def _combine(
     return how(one, other)
 
 
-@dataclass(frozen=True)
-class Counter(Field):
+class Counter(Field, frozen=True):
     """
     An integer that only grows; sums of both owners, differences in time.
 
@@ -188,8 +186,7 @@ class Counter(Field):
         return gained
 
 
-@dataclass(frozen=True)
-class Counts(Field):
+class Counts(Field, frozen=True):
     """A mapping of names to counters."""
 
     @property
@@ -223,8 +220,7 @@ class Counts(Field):
         return ReadOnlyDict({key: count for key, count in gained.items() if count})
 
 
-@dataclass(frozen=True)
-class Histogram(Field):
+class Histogram(Field, frozen=True):
     """
     A set of values; both sets together, or those that came in between.
 
@@ -248,8 +244,7 @@ class Histogram(Field):
         return self.of(later) - self.of(earlier)
 
 
-@dataclass(frozen=True)
-class Gauge(Field):
+class Gauge(Field, frozen=True):
     """
     A state of now: the later one counts.
 
@@ -269,8 +264,7 @@ class Gauge(Field):
         return self.of(later)
 
 
-@dataclass(frozen=True)
-class Extreme(Field):
+class Extreme(Field, frozen=True):
     """
     The smallest or largest of values that are kept nowhere else.
 
@@ -298,8 +292,7 @@ class Extreme(Field):
         return now if gained and now != self.of(earlier) else None
 
 
-@dataclass(frozen=True)
-class Same(Field):
+class Same(Field, frozen=True):
     """A name, equal in both owners."""
 
     stored: bool = False
@@ -313,8 +306,7 @@ class Same(Field):
         return self.of(later)
 
 
-@dataclass(frozen=True)
-class Info(Same):
+class Info(Same, frozen=True):
     """Which instance; of several, the distinct ones, sorted and joined by `+`."""
 
     @property
@@ -327,8 +319,7 @@ class Info(Same):
         return "+".join(sorted({*self.of(one).split("+"), *self.of(other).split("+")}))
 
 
-@dataclass(frozen=True)
-class Window(Field):
+class Window(Field, frozen=True):
     """Seconds that were counted: the longer of two, the difference in time."""
 
     stored: bool = False
@@ -344,8 +335,7 @@ class Window(Field):
         return seconds
 
 
-@dataclass(frozen=True)
-class Part(Field):
+class Part(Field, frozen=True):
     """Another read type, or `None` before there was anything."""
 
     stored: bool = False
@@ -363,8 +353,7 @@ class Part(Field):
         return now if now is None or before is None else now - before
 
 
-@dataclass(frozen=True)
-class Members(Part):
+class Members(Part, frozen=True):
     """A mapping of names to read types; members of the same name belong together."""
 
     def merge(self, one: Any, other: Any) -> dict[str, Any]:
