@@ -19,6 +19,7 @@ from cpython.bytes cimport (
     PyBytes_FromStringAndSize,
     PyBytes_GET_SIZE,
 )
+from cpython.object cimport PyObject
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy
@@ -80,8 +81,11 @@ cdef enum:
     AT_ONCE = 256                           # samples gathered at a time
 
     MAX_PACKED = 64
+    MAX_NAMES = 64
 
-cdef dict PACKED = {}                       # bounds -> native doubles
+# id of bounds -> them, and as native doubles: the hash of floats is dear.
+cdef dict PACKED = {}
+cdef dict NAMES = {}                        # attribute -> label
 TYPES = {"counter": 0, "gauge": 1, "histogram": 4}
 
 
@@ -103,19 +107,25 @@ cdef struct om_sample:
     uint64_t overflow
 
 
-cdef inline void varint(om_bytes *b, uint64_t value) noexcept nogil:
-    if not reserve(b, MAX_VARINT):
-        return
+cdef inline unsigned char *write_varint(
+    unsigned char *at, uint64_t value
+) noexcept nogil:
+    """Write up to `MAX_VARINT` bytes; returns where they end."""
     while value >= 0x80:
-        b.data[b.size] = <unsigned char> (value | 0x80)
-        b.size += 1
+        at[0] = <unsigned char> (value | 0x80)
+        at += 1
         value >>= 7
-    b.data[b.size] = <unsigned char> value
-    b.size += 1
+    at[0] = <unsigned char> value
+    return at + 1
 
 
-cdef inline void zigzag(om_bytes *b, int64_t value) noexcept nogil:
-    varint(b, (<uint64_t> value << 1) ^ <uint64_t> (value >> 63))
+cdef inline void varint(om_bytes *b, uint64_t value) noexcept nogil:
+    if reserve(b, MAX_VARINT):
+        b.size = write_varint(b.data + b.size, value) - b.data
+
+
+cdef inline uint64_t zigzag(int64_t value) noexcept nogil:
+    return (<uint64_t> value << 1) ^ <uint64_t> (value >> 63)
 
 
 cdef inline void number(om_bytes *b, int tag, double value) noexcept nogil:
@@ -174,8 +184,14 @@ def labels(tuple pairs not None, /):
     """
     cdef Buffer out = Buffer()
     cdef Buffer pair = Buffer()
+    cdef bytes label
     for name, value in pairs:
-        pair.field(LABEL_NAME, name.replace(".", "_").encode())
+        label = NAMES.get(name)
+        if label is None:
+            label = name.replace(".", "_").encode()
+            if len(NAMES) < MAX_NAMES:
+                NAMES[name] = label
+        pair.field(LABEL_NAME, label)
         pair.field(LABEL_VALUE, value.encode())
         message(&out.bytes, METRIC_LABEL, &pair.bytes)
     return out.value()
@@ -348,16 +364,20 @@ cdef class Writer:
         cdef Py_ssize_t end = 0             # behind its last bucket that is not empty
         cdef int64_t before = 0
         cdef int64_t count
+        cdef unsigned char *at
         cdef int offset = s.offset + 1
         if s.overflow:
             if n == 0:
                 offset = s.above + 1
             n = s.above + 2 - offset
         varint(&self.value, HISTOGRAM_SCHEMA)
-        zigzag(&self.value, SCHEMA)
+        varint(&self.value, zigzag(SCHEMA))
         number(&self.value, HISTOGRAM_ZERO_THRESHOLD, s.zero_threshold)
         varint(&self.value, HISTOGRAM_ZERO_COUNT)
         varint(&self.value, s.underflow)
+        if not reserve(&self.deltas, n * MAX_VARINT):
+            return
+        at = self.deltas.data
         for i in range(n):
             if i < s.n_counts:
                 count = s.counts[i]
@@ -372,12 +392,13 @@ cdef class Writer:
                 offset = <int> (i - end)
                 start = end = i
             while end < i:
-                zigzag(&self.deltas, -before)
+                at = write_varint(at, zigzag(-before))
                 before = 0
                 end += 1
-            zigzag(&self.deltas, count - before)
+            at = write_varint(at, zigzag(count - before))
             before = count
             end += 1
+        self.deltas.size = at - self.deltas.data
         if end > start:
             self.span(offset, end - start)
             message(&self.value, HISTOGRAM_DELTA, &self.deltas)
@@ -385,7 +406,7 @@ cdef class Writer:
     cdef void span(self, int offset, Py_ssize_t n) noexcept nogil:
         """`n` buckets; the first span's offset is an index, another's a gap."""
         varint(&self.part, SPAN_OFFSET)
-        zigzag(&self.part, offset)
+        varint(&self.part, zigzag(offset))
         varint(&self.part, SPAN_LENGTH)
         varint(&self.part, n)
         message(&self.value, HISTOGRAM_SPAN, &self.part)
@@ -416,9 +437,11 @@ cdef int gather(om_sample *s, histogram, tuple bounds, list kept) except -1:
 
 cdef bytes packed_bounds(tuple bounds):
     """The same few bounds again and again, as C has them."""
-    cdef bytes packed = PACKED.get(bounds)
-    if packed is None:
-        packed = array("d", bounds).tobytes()
-        if len(PACKED) < MAX_PACKED:
-            PACKED[bounds] = packed
-    return packed
+    cdef object key = <size_t> <PyObject *> bounds
+    entry = PACKED.get(key)
+    if entry is None:
+        if len(PACKED) >= MAX_PACKED:
+            PACKED.clear()
+        # Holds the bounds, so that their id stays their own.
+        entry = PACKED[key] = (bounds, array("d", bounds).tobytes())
+    return <bytes> (<tuple> entry)[1]

@@ -12,6 +12,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -403,7 +404,7 @@ class TokenHistogram(_Histogram, frozen=True, kw_only=True, gc=False):
     def packed_cumulative(self, bounds: tuple[float, ...]) -> bytes:
         """As of `LatencyHistogram`, in tokens."""
         try:
-            return super().packed_cumulative(tuple([n * TOKEN_SECONDS for n in bounds]))
+            return super().packed_cumulative(_in_seconds(bounds))
         except ValueError:
             raise ValueError(
                 f"bounds {bounds} must be powers of two from 2^-6 to 2^26"
@@ -425,6 +426,12 @@ class TokenHistogram(_Histogram, frozen=True, kw_only=True, gc=False):
         layout = layout_of(self.bucket_bounds)
         value = layout.quantile(self.first_cell, self.cells, q, low, high)
         return None if value is None else float(round(value / TOKEN_SECONDS))
+
+
+@lru_cache(maxsize=64)
+def _in_seconds(tokens: tuple[float, ...]) -> tuple[float, ...]:
+    """Bounds in tokens as bounds of cells."""
+    return tuple(n * TOKEN_SECONDS for n in tokens)
 
 
 def _unpacked(counts: bytes) -> list[int]:
