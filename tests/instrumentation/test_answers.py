@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ometrics._lines import count_texts
+from ometrics.errors import code_of_status
 from ometrics.instrumentation import answers
 from ometrics.instrumentation.answers import AnswerReader
 from ometrics.instrumentation.usage import UNKNOWN, Usage
@@ -483,6 +484,46 @@ def test_encodings_of_other_packages(encoding: str, package: str) -> None:
     seen, reader = read("ollama", cut(packed, [7]), NDJSON, content_encoding=encoding)
 
     assert (STREAMS["chat"][3], OLLAMA) == (seen, reader.usage)
+
+
+@given(at=st.lists(st.integers(0, 2000), max_size=10))
+def test_packed_in_several_parts(at: list[int]) -> None:
+    """Gzip may be one member after another, as who compresses each chunk has it."""
+    dialect, kind, make, outputs, usage = STREAMS["chat"]
+    body = make(compact)
+    packed = b"".join(gzip.compress(body[i : i + 40]) for i in range(0, len(body), 40))
+    seen, reader = read(dialect, cut(packed, at), kind, content_encoding="gzip")
+
+    assert (outputs, usage, None) == (seen, reader.usage, reader.error)
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, "DecodingError"), (503, None)])
+def test_what_is_not_packed_as_it_says(status: int, code: str | None) -> None:
+    """Nobody can read it: a failure, under the status' code where that is one."""
+    reader = read("ollama", [b"plain"], status=status, content_encoding="gzip")[1]
+
+    assert (code or code_of_status(status)) == reader.error
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain", JSON])
+@pytest.mark.parametrize("name", ["chat", "openai"])
+def test_a_stream_that_is_not_called_one(name: str, kind: str) -> None:
+    """Clients read it as asked for, so its numbers count; its chunks have no times."""
+    dialect, _, make, _, usage = STREAMS[name]
+    seen, reader = read(dialect, cut(make(compact), [7, 90]), kind)
+
+    assert ([], usage, None) == (seen, reader.usage, reader.error)
+
+
+@pytest.mark.parametrize("name", ["chat", "openai"])
+def test_half_an_emoji(name: str) -> None:
+    """Clients take an escape that is half a pair, as JavaScript cuts strings."""
+    dialect, kind, make, outputs, usage = STREAMS[name]
+    body = make(compact).replace(b'"content":"', b'"content":"\\ud83d')
+    seen, reader = read(dialect, [body], kind)
+
+    assert (usage, None) == (reader.usage, reader.error)
+    assert len(outputs) <= len(seen)
 
 
 def test_an_encoding_that_cannot_be_undone() -> None:

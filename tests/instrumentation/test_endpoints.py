@@ -110,6 +110,14 @@ def test_asked_by_what_is_no_request(body: object) -> None:
     assert Asked(None, None) == asked_by(body)
 
 
+@pytest.mark.parametrize("text", ["\ud83d", "\ude00\ud83d", float("nan")])
+def test_asked_by_what_is_json_but_to_the_letter(text: object) -> None:
+    """Half an emoji, as of a string cut in JavaScript, hides no call."""
+    body = json.dumps({"messages": [{"content": text}], "model": "m"}).encode()
+
+    assert Asked("m", None) == asked_by(body) == asked_by(bytearray(body))
+
+
 @pytest.mark.parametrize(
     "body", [iter([b"{}"]), io.BytesIO(b"{}"), b" " * (endpoints._MAX_DECODED + 1)]
 )

@@ -35,10 +35,12 @@ from instrumenting import (
 
 import ometrics
 from ometrics import MetricsCollector
+from ometrics.instrumentation.providers import known_host
 from ometrics.testing import (
     Close,
     Delay,
     Hang,
+    Raw,
     Reset,
     ScriptedOllama,
     Send,
@@ -509,6 +511,74 @@ def test_hosts() -> None:
         ometrics.uninstrument()
 
     assert (6, 0, 0, 0) == outcomes(collector)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("GPU-Box", "gpu-box"),
+        ("gpu-box:11434", "gpu-box:11434"),
+        ("http://GPU-Box:11434/v1", "gpu-box:11434"),
+        ("https://gpu-box", "gpu-box"),
+        ("FD00::1", "fd00::1"),
+        ("[fd00::1]:11434", "fd00::1:11434"),
+        ("*", "*"),
+    ],
+)
+def test_hosts_as_people_write_them(given: str, expected: str) -> None:
+    """An address is understood, and capitals are none."""
+    assert expected == known_host(given)
+
+
+@pytest.mark.parametrize("given", ["", "http://", "gpu-box:ollama", "http://["])
+def test_hosts_that_are_none(given: str) -> None:
+    """What would never match is refused at once."""
+    with pytest.raises(ValueError, match="give one as 'gpu-box'"):
+        ometrics.instrument(hosts=["localhost", given])
+
+
+@pytest.mark.parametrize("host", ["GPU-Box", "far.example"])
+@pytest.mark.parametrize("name", ["requests", "urllib3", "urllib", "tunnel"])
+def test_through_a_forward_proxy(server: ScriptedOllama, name: str, host: str) -> None:
+    """Whether a call is measured goes by the server asked for, not by the proxy."""
+    collector = ometrics.instrument(MetricsCollector(), hosts=["gpu-box:11434"])
+    url, data = f"http://{host}:11434{CHAT}", json.dumps(BODY)
+    if name == "requests":
+        requests.post(url, data, proxies={"http": server.url}, timeout=PATIENCE)
+    elif name == "urllib3":
+        with urllib3.ProxyManager(server.url) as pool:
+            pool.request("POST", url, body=data)
+    elif name == "urllib":
+        handler = urllib.request.ProxyHandler({"http": server.url})
+        opener = urllib.request.build_opener(handler)
+        with pytest.raises(urllib.error.HTTPError):  # it passes nothing on
+            opener.open(urllib.request.Request(url, data.encode()))
+    else:
+        server.script(f"{host}:11434", [Raw(b"HTTP/1.1 200 OK\r\n\r\n")])
+        connection = http.client.HTTPConnection(server.host, server.port)
+        connection.set_tunnel(host, 11434)
+        with suppress(http.client.HTTPException, OSError):
+            connection.request("POST", CHAT, data)
+            connection.getresponse()
+        connection.close()
+        del connection
+    ometrics.uninstrument()
+
+    expected = {MODEL} if host == "GPU-Box" else set()
+    assert expected == {*collector.snapshot().models}
+
+
+@post_by_all
+def test_an_empty_answer(
+    server: ScriptedOllama, collector: MetricsCollector, name: str
+) -> None:
+    """It says nothing of being done: a failure, and nobody went away."""
+    server.script(CHAT, [Status(200, b"")])
+    with suppress(Exception):
+        CLIENTS[name](server.url + CHAT, BODY, None)
+
+    assert FAILED == outcomes(collector)
+    assert {"TRUNCATED": 1} == collector.snapshot().models[MODEL].errors
 
 
 def test_hosts_as_a_lone_string() -> None:

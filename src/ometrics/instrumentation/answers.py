@@ -7,10 +7,9 @@ whole body that is too long, its end, where every server puts its numbers.
 
 from __future__ import annotations
 
-import importlib
+import json
 import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -18,6 +17,7 @@ import msgspec
 from ometrics._lines import count_texts
 from ometrics.errors import STREAM_ERROR, TRUNCATED, code_of, code_of_status
 from ometrics.instrumentation.endpoints import Dialect
+from ometrics.instrumentation.unpacking import Unpack, unpacker
 from ometrics.instrumentation.usage import (
     UNKNOWN,
     Usage,
@@ -31,13 +31,12 @@ from ometrics.instrumentation.usage import (
 MAX_DOCUMENT: Final = 1 << 20
 _TAIL: Final = 64 << 10
 _MAX_ERROR: Final = 16 << 10
-# A compressed answer is unpacked this much at a time.
-_UNPACKED: Final = 64 << 10
+# The code of one that cannot be unpacked: httpx's exception.
+_UNDECODABLE: Final = "DecodingError"
 
 FIRST_ERROR: Final = 400  # of HTTP's statuses
 
 Observe = Callable[[bool], object]
-Unpack = Callable[[bytes], Iterable[bytes]]
 
 
 class _Document(Protocol):
@@ -365,8 +364,7 @@ class AnswerReader:
         if self.is_over:
             return
         if self._unpack is not None:
-            for piece in self._unpack(data):
-                self._feed(self, piece)
+            self._feed_packed(self._unpack(data))
             return
         if self.is_stream and not self._pending:
             texts = count_texts(data, self._are_events)
@@ -387,7 +385,7 @@ class AnswerReader:
         elif self._is_long:
             self._long_document(self._pending)
         elif not self.is_stream:
-            self._document(self._pending)
+            self._body(self._pending)
         elif self._pending:  # a last line without its end
             self._feed(self, b"\n")
         if not self.is_over:
@@ -419,6 +417,20 @@ class AnswerReader:
         self.usage = anthropic_usage(self._anthropic or None, reason)
 
     # --- the ways in which documents come ---
+
+    def _feed_packed(self, pieces: Iterable[bytes]) -> None:
+        """Unpacked pieces; what cannot be unpacked, its reader cannot read either."""
+        pieces = iter(pieces)
+        while not self.is_over:
+            try:
+                piece = next(pieces, None)
+            except Exception:  # noqa: BLE001 - of one of several packages
+                if self.status < FIRST_ERROR:
+                    self.fail(_UNDECODABLE, self.usage)
+                return
+            if piece is None:
+                return
+            self._feed(self, piece)
 
     def _feed_lines(self, data: bytes) -> None:
         """Lines of JSON, each a document."""
@@ -464,23 +476,50 @@ class AnswerReader:
     def _text(self) -> str:
         return self._pending.decode("utf-8", "replace")
 
+    def _body(self, data: bytes) -> None:
+        """
+        Read a body: one document, or a stream that is not called one.
+
+        When its chunks came is not known, as nobody looked.
+        """
+        lines = data.strip().split(b"\n")
+        if len(lines) > 1 and self._is_document(lines[0].removeprefix(b"data:")):
+            self.is_stream, self._observe = True, bool
+            for line in lines:
+                self._document(line.removeprefix(b"data:"))
+        else:
+            self._document(data)
+
+    def _is_document(self, data: bytes) -> bool:
+        try:
+            self._decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+        return True
+
     def _document(self, data: bytes) -> None:
         """Read one document; an empty line is none."""
         if self.is_over or not data or data.isspace():
             return
+        document: _Document | None
         try:
             document = self._decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            if not data.strip().startswith(b"[DONE]"):
-                self.fail(_code_of(error), self.usage)
-            elif self.has_all_output:
-                self.complete(self.usage)
-            return
+            document = _decoded_loosely(self._decode, data)
+            if document is None:
+                self._no_document(data, error)
+                return
         if self.is_stream:
             output = document.output()
             if output is not None:
                 self._observe(output)
         document.read_into(self)
+
+    def _no_document(self, data: bytes, error: Exception) -> None:
+        if not data.strip().startswith(b"[DONE]"):
+            self.fail(_code_of(error), self.usage)
+        elif self.has_all_output:
+            self.complete(self.usage)
 
     def _long_document(self, tail: bytes) -> None:
         """Read the numbers in the end of a document that was not kept."""
@@ -500,78 +539,15 @@ class AnswerReader:
             self.complete(usage._replace(cached_tokens=cached))
 
 
-def unpacker(encoding: str) -> Unpack | None:
-    """
-    A function that undoes a `Content-Encoding`, piece by piece.
-
-    Args:
-        encoding: `gzip`, `deflate`; `br` and `zstd` where a package for it is there.
-
-    Returns:
-        The function; `None` if this encoding cannot be undone here.
-    """
+def _decoded_loosely(
+    decode: Callable[[bytes], _Document], data: bytes
+) -> _Document | None:
+    """Read what is no JSON to the letter, but is to clients: half an emoji, say."""
     try:
-        make = _UNPACKERS.get(encoding)
-        return None if make is None else make()
-    except ImportError:
+        text = json.dumps(json.loads(data), ensure_ascii=False)
+        return decode(text.encode("utf-8", "replace"))
+    except (ValueError, RecursionError):
         return None
-
-
-def _gzip() -> Unpack:
-    packed = zlib.decompressobj(zlib.MAX_WBITS | 16)
-    return lambda data: _pieces(packed, data)
-
-
-def _deflate() -> Unpack:
-    packed: Any = None
-
-    def unpack(data: bytes) -> Iterator[bytes]:
-        nonlocal packed
-        if packed is None and data:
-            # Some servers leave out the header that `deflate` should have; its low four
-            # bits are the method, and no other block begins with these.
-            has_header = data[0] & 0x0F == zlib.DEFLATED
-            wbits = zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS
-            packed = zlib.decompressobj(wbits)
-        return _pieces(packed, data)
-
-    return unpack
-
-
-def _pieces(packed: Any, data: bytes) -> Iterator[bytes]:
-    """Unpack a bounded piece at a time: a little may have been made of very much."""
-    while data and not packed.eof:
-        yield packed.decompress(data, _UNPACKED)
-        data = packed.unconsumed_tail
-
-
-def _brotli() -> Unpack:
-    packed = _import("brotli", "brotlicffi").Decompressor()
-    return lambda data: (packed.process(data),)
-
-
-def _zstd() -> Unpack:
-    package = _import("compression.zstd", "zstandard")  # the first from Python 3.14 on
-    packed = package.ZstdDecompressor()
-    if hasattr(packed, "decompressobj"):
-        packed = packed.decompressobj()
-    return lambda data: (packed.decompress(data),)
-
-
-def _import(name: str, other: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        return importlib.import_module(other)
-
-
-_UNPACKERS: Final = {
-    "gzip": _gzip,
-    "x-gzip": _gzip,
-    "deflate": _deflate,
-    "br": _brotli,
-    "zstd": _zstd,
-}
 
 
 def _code_of(error: Exception) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ometrics.collector import MetricsCollector
+from ometrics.instrumentation.providers import known_host
 from ometrics.instrumentation.registry import (
     INTERFACES,
     default_collector,
@@ -30,21 +31,24 @@ def instrument(
     Args:
         collector: Who counts; several may at once. `None`: this process's default
             collector, the same each time.
-        hosts: Further hosts to measure, as `gpu-box` or `gpu-box:11434`; `"*"`: all.
+        hosts: Further hosts to measure, as `gpu-box`, `gpu-box:11434` or
+            `http://gpu-box:11434`; `"*"`: all.
 
     Returns:
         The collector.
 
     Raises:
         TypeError: `hosts` is a lone string.
+        ValueError: One of them names no host.
 
     Thread-safety:
         Any thread, at any time; calls under way stay as they began.
     """
     if isinstance(hosts, str):
         raise TypeError(f"hosts takes several, so write [{hosts!r}]")
+    known = frozenset(map(known_host, hosts))
     collector = default_collector() if collector is None else collector
-    registry.add(collector, INTERFACES, frozenset(hosts))
+    registry.add(collector, INTERFACES, known)
     return collector
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
@@ -163,8 +164,17 @@ def asked_by(body: object) -> Asked:
     except RecursionError:  # nested deeper than is followed
         return _asked_at_the_ends(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return Asked(None, None)
+        return _asked_loosely(body)
     return _asked(request.model, request.stream)
+
+
+def _asked_loosely(body: bytes | bytearray | memoryview) -> Asked:
+    """Read what is no JSON to the letter, but is to servers: half an emoji, say."""
+    try:
+        request = json.loads(bytes(body))
+    except (ValueError, RecursionError):
+        return Asked(None, None)
+    return asked_by(request) if isinstance(request, dict) else Asked(None, None)
 
 
 def _asked(model: object, stream: object) -> Asked:

@@ -12,6 +12,7 @@ import functools
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection, IncompleteRead
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from ometrics.instrumentation.endpoints import CALL_ENDINGS, POST, may_be_call
 from ometrics.instrumentation.exchange import Exchange
@@ -71,10 +72,14 @@ def patches(module: Any, exchange_for: ExchangeFor) -> list[MethodPatch]:
 
 def _read(connection: Any, method: str, url: str, body: Any, headers: Any) -> Request:
     names = {str(name).lower(): value for name, value in dict(headers or {}).items()}
-    path = (
-        "/" + url.split("/", 3)[-1] if "://" in url else url
-    )  # for a proxy it is whole
-    return Request(method, path, connection.host, connection.port, names, body)
+    host, port, path = connection.host, connection.port, url
+    tunnel = getattr(connection, "_tunnel_host", None)
+    if "://" in url:  # whole, for a proxy that is asked to pass it on
+        address = urlsplit(url)
+        host, port, path = address.hostname or "", address.port, address.path
+    elif tunnel:  # through a proxy
+        host, port = tunnel, connection._tunnel_port  # noqa: SLF001
+    return Request(method, path, host.lower(), port, names, body)
 
 
 def _prepare(connection: Any, exchange: Exchange) -> None:
@@ -114,7 +119,7 @@ def _begin(response: Any, exchange: Exchange) -> None:
     exchange.answered(
         response.status, get("content-type", ""), get("content-encoding", "")
     )
-    if response.fp is None:
+    if response.fp is None or response.length == 0:
         exchange.finished()
     else:
         length = None if response.chunked else response.length

@@ -100,6 +100,32 @@ def is_loopback(host: str) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
+def known_host(given: str) -> str:
+    """
+    A host as `is_local_ollama` compares it.
+
+    Args:
+        given: As `gpu-box`, `GPU-Box:11434`, `fd00::1`, `http://gpu-box:11434`; `*`.
+
+    Raises:
+        ValueError: It names no host.
+    """
+    if given == "*":
+        return given
+    try:
+        return ipaddress.ip_address(given).compressed
+    except ValueError:
+        pass
+    try:
+        address = urlsplit(given if "://" in given else f"//{given}")
+        host, port = address.hostname, address.port
+    except ValueError:
+        host = port = None
+    if not host:
+        raise ValueError(f"host {given!r}: give one as 'gpu-box' or 'gpu-box:11434'")
+    return host if port is None else f"{host}:{port}"
+
+
 def is_local_ollama(host: str, port: int | None, known: frozenset[str]) -> bool:
     """
     Whether calls to this host are measured, whatever client makes them.
