@@ -426,7 +426,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def from_json(cls, data: bytes | str) -> Snapshot:
         """
-        Read what `to_json` wrote; nothing is lost on the way.
+        Read what `to_json` wrote, in this version or an earlier one.
+
+        Nothing is lost on the way. What an earlier version did not count is `None`
+        where a number can be unknown, else as if nothing had been counted.
 
         Raises:
             ValueError: Not such a document; the message names the field.

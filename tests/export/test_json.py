@@ -34,12 +34,14 @@ from ometrics.histogram import (
     layout_of,
 )
 from ometrics.snapshot import (
+    CallMetrics,
     PerformanceMetrics,
     ResourceMetrics,
     Snapshot,
     TaskStatistics,
 )
 
+DATA = Path(__file__).parents[1] / "data"
 NOW = datetime(2026, 3, 4, 5, 6, 7, 89, tzinfo=timezone.utc)
 SCHEMA = json.loads(_document.SCHEMA_FILE.read_text(encoding="utf-8"))
 
@@ -403,6 +405,50 @@ def test_missing_field_is_named(key: str) -> None:
         del document[key]
     with pytest.raises(ValueError, match=f"missing required field `{key}`"):
         Snapshot.from_json(json.dumps(document))
+
+
+def test_a_document_of_an_earlier_version() -> None:
+    """
+    What was not counted then is unknown where a number can be, else nothing.
+
+    The file has the keys of the version before calls had retries, segments and stalls.
+    """
+    text = (DATA / "metrics-before-retries.json").read_bytes()
+    snapshot, whole = Snapshot.from_json(text), sample_snapshot()
+    calls = [call for m in snapshot.models.values() for call in m.calls.values()]
+
+    assert {(None, 0)} == {(call.retries, call.retries_known) for call in calls}
+    assert {0} == {model.stalled_calls for model in snapshot.models.values()}
+    assert (0, {}) == (snapshot.segment_failures, snapshot.segments_bad)
+    assert whole.total_requests == snapshot.total_requests
+    assert snapshot == Snapshot.from_json(snapshot.to_json())
+
+
+def objects_of(document: Any, owner: type) -> list[Any]:
+    """All objects of one read type."""
+    models = list(document["model_metrics"].values())
+    calls = [call for model in models for call in model["calls"].values()]
+    return {Snapshot: [document], PerformanceMetrics: models, CallMetrics: calls}[owner]
+
+
+LATER = [
+    (owner, key.name)
+    for owner in (Snapshot, PerformanceMetrics, CallMetrics)
+    for key in _document.keys_of(owner)
+    if key.is_later
+]
+
+
+@pytest.mark.parametrize(("owner", "key"), LATER, ids=[key for _, key in LATER])
+def test_a_later_key_may_be_missing(owner: type, key: str) -> None:
+    """All other keys read and write as before."""
+    document = json.loads(sample_snapshot().to_json())
+    for item in objects_of(document, owner):
+        del item[key]
+    written = json.loads(Snapshot.from_json(json.dumps(document)).to_json())
+    for item in objects_of(written, owner):
+        del item[key]
+    assert document == written
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999"])

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -199,6 +199,9 @@ class Key:
         fact: `mean`, `min`, `max` or `total` of the histogram that the attribute is.
         duration: Whether the fact is written as Go writes durations.
         field: The declaration of what it shows; `None` of what is computed.
+        is_later: Whether there are documents without it, of versions that did not
+            count it: what is missing is then as its read type declares, `None` where
+            a number can be unknown, else nothing counted.
     """
 
     name: str
@@ -207,6 +210,7 @@ class Key:
     fact: str | None = None
     duration: bool = False
     field: Field | None = None
+    is_later: bool = False
 
 
 def _saturated(get: Callable[[Any], int]) -> Callable[[Any], int]:
@@ -329,7 +333,7 @@ def keys_of(owner: type) -> tuple[Key, ...]:
     first = [
         declared.pop(key) if isinstance(key, str) else key for key in _FIRST[owner]
     ]
-    return (*first, *declared.values())
+    return (*first, *(replace(key, is_later=True) for key in declared.values()))
 
 
 def _described(kind: Any, text: str) -> Any:
@@ -362,13 +366,21 @@ _TYPES: Final[dict[Any, Any]] = {
 }
 
 
+def _entry(key: Key, kind: Any) -> tuple[Any, ...]:
+    """The field of a struct that holds a key."""
+    if key.is_later:
+        return key.name, kind | msgspec.UnsetType, msgspec.UNSET
+    return key.name, kind
+
+
 @cache
 def struct_of(owner: type) -> Any:
     """The struct that validates the object of a read type."""
     first_line = (owner.__doc__ or "").strip().partition("\n")[0]
     return msgspec.defstruct(
         _NAMES[owner],
-        [(key.name, key.type) for key in keys_of(owner)],
+        [_entry(key, key.type) for key in keys_of(owner)],
+        kw_only=True,
         gc=False,
         namespace={"__doc__": first_line},
         module=__name__,
@@ -396,10 +408,11 @@ def source_of(owner: type) -> Any:
     return msgspec.defstruct(
         f"_{_NAMES[owner]}Source",
         [
-            (key.name, _translated(hints[key.field.name], _source_type))
+            _entry(key, _translated(hints[key.field.name], _source_type))
             for key in keys_of(owner)
             if key.field is not None
         ],
+        kw_only=True,
         gc=False,
         module=__name__,
     )

@@ -57,7 +57,10 @@ def dump(snapshot: Snapshot) -> bytes:
 
 def load(data: bytes | str) -> Snapshot:
     """
-    Read what `dump` wrote. Keys that this version does not know are ignored.
+    Read what `dump` wrote, in any version of this package.
+
+    Keys that this one does not know are ignored. What an earlier one did not count is
+    `None` where a number can be unknown, else 0, nothing, or a histogram of nothing.
 
     Raises:
         ValueError: Not such a document, or one that contradicts itself; the message
@@ -102,8 +105,10 @@ def _built(owner: type, document: Any) -> Any:
     """The read type of an object, whole or only what it is made of."""
     names, values_of, converted = _plan(owner)
     values = dict(zip(names, values_of(document), strict=True))
+    if msgspec.UNSET in values.values():  # of a version that did not count it
+        values = {name: v for name, v in values.items() if v is not msgspec.UNSET}
     for name, key, convert in converted:
-        if values[name] is not None:
+        if values.get(name) is not None:
             try:
                 values[name] = convert(values[name])
             except _ContradictionError as error:
@@ -412,7 +417,7 @@ _RELATIVE: Final = 1e-9
 
 def _compare(found: Any, expected: Any, at: str) -> None:
     """Refuse the first value that does not follow from what a snapshot is made of."""
-    if found == expected:
+    if found is msgspec.UNSET or found == expected:
         return
     inner, others = dict(_items(found)), dict(_items(expected))
     if isinstance(found, float) and isinstance(expected, float):
