@@ -23,7 +23,9 @@ import empty
 from operations import MANY, filled, latencies
 
 from ometrics import MetricsCollector
+from ometrics.fields import Histogram, stored
 from ometrics.histogram import DEFAULT_BUCKETS, layout_of
+from ometrics.models import CallMetrics, PerformanceMetrics
 from ometrics.serve.pages import Pages
 
 HERE = Path(__file__).parent
@@ -283,10 +285,12 @@ def memory(models: int = 2000) -> list[Row]:
     """Bytes a model at rest: what the process grows by, and what its record is."""
     record, histogram = empty.load().sizes()
     one = histogram + 8 * layout_of(DEFAULT_BUCKETS).n_cells
+    of_model = record + one * len(stored(PerformanceMetrics, Histogram))
+    of_calls = record + one * len(stored(CallMetrics, Histogram))
     rows = []
     for calls, title, size in (
-        (0, "memory a model, all views", record + one),
-        (1, "memory a model that also had chat calls", 2 * record + 10 * one),
+        (0, "memory a model, all views", of_model),
+        (1, "memory a model that also had chat calls", of_model + of_calls),
     ):
         grown = float(_python("-c", MEMORY, str(calls), str(models)))
         rows.append(

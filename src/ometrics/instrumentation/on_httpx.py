@@ -18,6 +18,7 @@ from typing import Any, Final
 from ometrics.instrumentation.endpoints import CALL_ENDINGS
 from ometrics.instrumentation.exchange import Exchange
 from ometrics.instrumentation.patching import IsActive, MethodPatch
+from ometrics.instrumentation.pieces import WatchedPieces
 from ometrics.instrumentation.registry import Request
 
 ExchangeFor = Callable[[Callable[[], Request]], Exchange | None]
@@ -172,7 +173,7 @@ class _SentBody:
         return self._stream.__aiter__()
 
 
-class _Body:
+class _Body(WatchedPieces):
     """An answer's body, seen in passing."""
 
     client: str  # the package's module that defines its clients
@@ -180,23 +181,10 @@ class _Body:
     def __init__(self, stream: Any, exchange: Exchange) -> None:
         self._stream = stream
         self._exchange = exchange
-        self._next: Any = None
 
     def __iter__(self) -> Any:
         self._next = iter(self._stream).__next__
         return self
-
-    def __next__(self) -> bytes:
-        try:
-            data: bytes = self._next()
-        except StopIteration:
-            self._exchange.finished()
-            raise
-        except BaseException as error:
-            self._exchange.broke(error)
-            raise
-        self._exchange.data(data)
-        return data
 
     def close(self) -> None:
         self._exchange.closed(self._fault())
@@ -205,18 +193,6 @@ class _Body:
     def __aiter__(self) -> Any:
         self._next = self._stream.__aiter__().__anext__
         return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            data: bytes = await self._next()
-        except StopAsyncIteration:
-            self._exchange.finished()
-            raise
-        except BaseException as error:
-            self._exchange.broke(error)
-            raise
-        self._exchange.data(data)
-        return data
 
     async def aclose(self) -> None:
         self._exchange.closed(self._fault())

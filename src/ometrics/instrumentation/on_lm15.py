@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from ometrics.instrumentation.endpoints import may_be_call
 from ometrics.instrumentation.exchange import Exchange
 from ometrics.instrumentation.patching import IsActive, MethodPatch
+from ometrics.instrumentation.pieces import WatchedPieces
 from ometrics.instrumentation.registry import Request
 
 ExchangeFor = Callable[[Callable[[], Request]], Exchange | None]
@@ -96,44 +97,19 @@ def _watched(response: Any, exchange: Exchange) -> Any:
     return response
 
 
-class _Pieces:
-    """The pieces of a body, seen in passing."""
-
-    __slots__ = ("_exchange", "_pieces")
+class _Pieces(WatchedPieces):
+    """What takes the place of a response's iterator of pieces."""
 
     def __init__(self, pieces: Any, exchange: Exchange) -> None:
         self._pieces = pieces
         self._exchange = exchange
+        self._next = getattr(pieces, "__anext__", None) or pieces.__next__
 
     def __iter__(self) -> _Pieces:
         return self
 
     def __aiter__(self) -> _Pieces:
         return self
-
-    def __next__(self) -> bytes:
-        try:
-            data: bytes = next(self._pieces)
-        except StopIteration:
-            self._exchange.finished()
-            raise
-        except BaseException as error:
-            self._exchange.broke(error)
-            raise
-        self._exchange.data(data)
-        return data
-
-    async def __anext__(self) -> bytes:
-        try:
-            data: bytes = await self._pieces.__anext__()
-        except StopAsyncIteration:
-            self._exchange.finished()
-            raise
-        except BaseException as error:
-            self._exchange.broke(error)
-            raise
-        self._exchange.data(data)
-        return data
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._pieces, name)
