@@ -165,6 +165,22 @@ def test_nothing_is_unpacked(
     assert 7 == collector.snapshot().models[MODEL].calls["chat"].completion_tokens
 
 
+@pytest.mark.parametrize("size", [0, 1 << 10, 1 << 20])
+def test_a_body_in_chunks(
+    server: ScriptedOllama, proxy: Proxy, collector: MetricsCollector, size: int
+) -> None:
+    """A call whose length nobody says arrives whole, and once."""
+    body = json.dumps(BODY | {"options": {"stop": "x" * size}}).encode()
+    pieces = (body[at : at + 9000] for at in range(0, len(body), 9000))
+
+    answer = _call(proxy, "POST", "/api/chat", body=pieces)
+
+    assert 200 == answer.status
+    assert [body] == [got.body for got in server.requests]
+    assert SUCCESS == counted(collector)
+    assert len(body) == number(proxy, "ometrics.proxy.body.size", direction="request")
+
+
 def test_each_chunk_when_it_comes(server: ScriptedOllama, proxy: Proxy) -> None:
     """Headers and each chunk are passed on before the server goes on."""
     server.script("/api/chat", [Status(200), Hang(), chat_chunk("a"), Hang(), b"rest"])

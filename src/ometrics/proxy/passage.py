@@ -12,7 +12,7 @@ breaks off what was being answered.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,7 +44,8 @@ _HOP_BY_HOP: Final = frozenset(
         *("proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
     }
 )
-_NOT_SENT: Final = _HOP_BY_HOP | {"host", "expect"}
+#: Of a request, not passed on.
+NOT_SENT: Final = _HOP_BY_HOP | {"host", "expect"}
 #: What the server library adds to an answer that lacks it.
 _ADDED: Final = ("Content-Type", "Date", "Server")
 
@@ -96,7 +97,7 @@ class Passage:
         session: What sends it there.
         collectors: Who counts it, if it is a call to a model.
         counts: The proxy's own numbers.
-        drops: Headers that are the proxy's own, not to be passed on; lower case.
+        drops: Headers that are not to be passed on; lower case.
 
     Thread-safety:
         One task at a time.
@@ -115,14 +116,14 @@ class Passage:
         session: aiohttp.ClientSession,
         collectors: Sequence[MetricsCollector],
         counts: Counts,
-        drops: Iterable[str] = (),
+        drops: frozenset[str] = NOT_SENT,
     ) -> None:
         self._request = request
         self._upstream = upstream
         self._session = session
         self._collectors = collectors
         self._counts = counts
-        self._drops = _NOT_SENT.union(drops)
+        self._drops = drops
         self._exchange: Exchange | None = None
         self._is_counted = False
         self._endpoint = endpoint_of(
@@ -205,7 +206,11 @@ class Passage:
         request = self._request
         data: Any = None
         if request.body_exists:
-            data = self._upload.pieces(at_end=self._begin_exchange)
+            small = self._upload.take_small()
+            if small is not None:
+                data = aiohttp.BytesPayload(small)
+            else:
+                data = self._upload.pieces(at_end=self._begin_exchange)
         return await self._session.request(
             request.method,
             URL(self._upstream.base + target_of(request), encoded=True),

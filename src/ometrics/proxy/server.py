@@ -36,7 +36,7 @@ from ometrics.instrumentation.registry import registry
 from ometrics.proxy.connection import Connection, Connections, Http
 from ometrics.proxy.guard import Guard
 from ometrics.proxy.numbers import Counts
-from ometrics.proxy.passage import Connector, Passage, failure
+from ometrics.proxy.passage import NOT_SENT, Connector, Passage, failure
 from ometrics.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -119,7 +119,8 @@ class Server:
         self._limits = limits
         self._tls = tls
         # A token that was for the proxy is not the server's business.
-        self._drops = ("authorization",) if guard.bearer is not None else ()
+        own = {"authorization"} if guard.bearer is not None else set()
+        self._drops = NOT_SENT | own
         self._session: Any = None
         self._idle = asyncio.Event()
         self._stopping = asyncio.Event()

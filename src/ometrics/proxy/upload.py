@@ -12,6 +12,7 @@ from aiohttp import web
 # first. Above it, `asked_by` looks at both ends only.
 _AHEAD: Final = (4 << 20) + 1
 _END: Final = 64 << 10
+_SMALL: Final = 64 << 10
 
 
 class Upload:
@@ -40,6 +41,13 @@ class Upload:
     def known(self) -> bytearray:
         """What has been read ahead, and the end of the rest where that has passed."""
         return self._ahead + self._end
+
+    def take_small(self) -> bytes | None:
+        """All of it, if it is here and not large: what needs no task to send it."""
+        if not self.is_whole or len(self._ahead) > _SMALL:
+            return None
+        self._count(len(self._ahead))
+        return bytes(self._ahead)
 
     async def read_ahead(self) -> None:
         """Read the body, or its first four MiB."""
