@@ -145,6 +145,7 @@ def test_children_and_grandchildren_count(
     assert 0 == result.returncode, result.stderr
     assert 3 == load(out).models[MODEL].successful_reqs, result.stderr
     assert "not measured" not in result.stderr
+    assert "not counted in full" not in result.stderr
     rows = lines(result.stderr)
     assert 3 == sum(int(row[-4] if row[-2] == "exit" else row[-3]) for row in rows)
     assert [] == list((tmp_path / "runtime" / "ometrics").iterdir())

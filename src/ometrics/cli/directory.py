@@ -30,6 +30,7 @@ def new_directory() -> str:
     home = runtime_directory()
     path = home / f"run-{os.getpid()}-{os.urandom(4).hex()}"
     try:
+        os.close(places.open_directory(home, create=True))
         os.close(places.open_directory(path, create=True))
     except OSError:
         return tempfile.mkdtemp(prefix="ometrics-run-")

@@ -7,6 +7,7 @@ A directory may have held other runs before. They stay in it, and out of this on
 from __future__ import annotations
 
 import os
+import signal
 import time
 from datetime import datetime, timezone
 from pathlib import PurePath
@@ -14,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from ometrics.cli.proc import command_of
+from ometrics.cli.proc import KILLED, command_of, words_of
 from ometrics.cli.tree import Process as Seen
 from ometrics.cli.tree import Tree
 from ometrics.segments import Attached
@@ -22,7 +23,7 @@ from ometrics.segments.folding import Ended
 from ometrics.snapshot import Snapshot
 from ometrics.view.processes import Process
 
-MOST: Final = 20  # rows; the busiest
+MOST: Final = 20  # rows
 
 
 class Members:
@@ -82,7 +83,7 @@ class Members:
 
     def rows(self, tree: Tree) -> list[Process]:
         """
-        A row for each that called a model, the busiest first.
+        A row for each that called a model: those that crashed, then the busiest.
 
         Args:
             tree: The processes as far as they were seen.
@@ -98,7 +99,7 @@ class Members:
             for one, end in known.values()
             if one.requests and one.id not in self._strangers
         ]
-        return self._with_rest(sorted(rows, key=lambda row: -row.requests))
+        return self._with_rest(sorted(rows, key=_order))
 
     def _row(self, one: Ended, end: str, seen: Seen | None) -> Process:
         command = seen.command if seen else one.program
@@ -122,3 +123,9 @@ class Members:
         if len(rows) > MOST and requests > 0:
             shown.append(Process("all others", None, requests, errors, ""))
         return shown
+
+
+def _order(row: Process) -> tuple[bool, int]:
+    """Who was killed comes first, unless as pools end their workers: by SIGTERM."""
+    crashed = row.end.startswith(KILLED) and row.end != words_of(-signal.SIGTERM)
+    return not crashed, -row.requests

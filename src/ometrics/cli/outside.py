@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -50,8 +51,9 @@ class Run:
         self.members = Members(attach(directory), program)
 
     def look(self, watch: Watch) -> None:
-        """Look at its processes, and write what is to be written."""
-        watch.attempt("look at its processes", self._tree.look)
+        """Look at its processes, and write what is to be written; never raises."""
+        with suppress(Exception):  # said at the end, if it is so then
+            self._tree.look()
         watch.look()
 
     def report(self, watch: Watch) -> None:

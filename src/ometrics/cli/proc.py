@@ -28,6 +28,7 @@ _GET_INFO: Final = (3 << 30) | (_INFO_SIZE << 16) | (0xFF << 8) | 11
 _INFO_EXIT: Final = 1 << 3
 _EXIT_CODE_AT: Final = 60
 
+KILLED: Final = "killed by signal"
 NO_OMETRICS: Final = "its Python has no ometrics of this version: install it there"
 _OTHER_USER: Final = "it is another user's: give it an 'ometrics run' of its own"
 _BARE: Final = "its environment has no OMETRICS_RUN: hand the environment on to it"
@@ -129,18 +130,17 @@ def why_unreached(pid: int) -> str:
 
 def _ignoring(command: list[str]) -> str:
     """The flag by which Python ignores its environment or its `site`, if it has one."""
-    for argument in command[1:]:
-        if not argument.startswith("-") or argument in {"-", "--"}:
-            return ""
-        if argument.startswith("--"):
-            continue
-        for letter in argument[1:]:
-            if letter in "ISE":
-                return f"-{letter}"
-            if letter in "cmWX":  # what follows is theirs
-                break
-        if argument[1] in "cm":
-            return ""
+    arguments = iter(command[1:])
+    for argument in arguments:
+        if not re.match(r"-\w", argument):
+            break  # the script
+        flags = re.match(r"-([^ISEcmWX]*)(.?)(.*)", argument)
+        if flags is None or flags[2] in {"c", "m"}:
+            break
+        if flags[2] in {"I", "S", "E"}:
+            return f"-{flags[2]}"
+        if flags[2] and not flags[3]:
+            next(arguments, None)  # what -W or -X takes
     return ""
 
 
@@ -207,4 +207,4 @@ class Handle:
 
 def words_of(code: int) -> str:
     """An exit code, or the negative number of a signal, for people."""
-    return f"exit {code}" if code >= 0 else f"killed by signal {-code}"
+    return f"exit {code}" if code >= 0 else f"{KILLED} {-code}"

@@ -20,6 +20,7 @@ from ometrics.cli.command import Command
 from ometrics.cli.directory import new_directory
 from ometrics.cli.inside import at_end, show_live
 from ometrics.cli.launch import launch
+from ometrics.cli.members import Members
 from ometrics.cli.outside import LOOK_EVERY, Run
 from ometrics.cli.supervise import Child, end_like
 from ometrics.cli.watch import Watch, own_stderr
@@ -105,11 +106,10 @@ class Program:
         if child.pid == 0:
             announce(directory, os.environ)
             measure(directory)
-            self._show(attach(directory))
+            self._show(Members(attach(directory), self._program))
             launch(self.argv, is_module=self.is_module)
             return
-        program = " ".join(("-m", *self.argv) if self.is_module else self.argv)
-        run = Run(directory, program, is_temporary=self.directory is None)
+        run = Run(directory, self._program, is_temporary=self.directory is None)
         watch = Watch(run.members, json=self.json)
         try:
             self._use(watch)
@@ -136,6 +136,11 @@ class Program:
         at_end(report)
         self._show(collector)
         launch(self.argv, is_module=self.is_module)
+
+    @property
+    def _program(self) -> str:
+        """What the user asked to run."""
+        return " ".join(("-m", *self.argv) if self.is_module else self.argv)
 
     def _directory(self) -> str:
         try:
@@ -234,7 +239,7 @@ def run(
     is_module: bool,
 ) -> Program:
     """
-    Run PROGRAM, a script, with its Ollama and OpenAI clients measured.
+    Run PROGRAM, a script, and measure the calls to models of all its processes.
 
     At its end the summary goes to standard error; PROGRAM needs no change for it.
     """

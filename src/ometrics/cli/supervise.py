@@ -134,7 +134,7 @@ def end_like(code: int) -> NoReturn:
         with contextlib.suppress(AttributeError, OSError):
             sys.stdout.flush()
         os.kill(os.getpid(), -code)
-        code += 256  # not reached, but for a signal that ends nothing
+        code = 128 - code  # only for a signal that ends nothing
     sys.exit(code)
 
 

@@ -112,7 +112,7 @@ class Watch:
         now = time.monotonic()
         if self._json is not None and now - self._written >= _WRITE_EVERY:
             self._written = now
-            with suppress(OSError, ValueError):  # said at the end, if it is so then
+            with suppress(Exception):  # said at the end, if it is so then
                 json_export.write(self._source.snapshot(), self._json)
 
     def finish(

@@ -234,8 +234,10 @@ class Exchange:
 
     def begin(self) -> None:
         """The request is made now."""
-        self._begun_ns = time.monotonic_ns()
         self._call.start()
+        # Second: a forked process makes room for its records with its first call, and
+        # the wait for a connection is a part of the call's time.
+        self._begun_ns = time.monotonic_ns()
 
     def connected(self) -> None:
         """
