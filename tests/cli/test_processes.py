@@ -340,9 +340,11 @@ def test_a_process_without_http_loads_nothing(
 def test_a_directory_outlives_its_runs(server: ScriptedOllama, tmp_path: Path) -> None:
     """Each run reports itself, and the directory has them all."""
     out, directory = tmp_path / "out.json", tmp_path / "here"
-    options = ("--json", out, "--directory", directory, program(tmp_path, "ask()"))
-    for _ in range(2):
-        result = call("run", *options, env=private(server, tmp_path))
+    path = program(tmp_path, "ask()")
+    by_option = ("--directory", directory), private(server, tmp_path)
+    by_variable = (), private(server, tmp_path, OMETRICS_DIR=str(directory))
+    for options, env in (by_option, by_variable):
+        result = call("run", "--json", out, *options, path, env=env)
         assert 2 == load(out).total_requests, result.stderr
 
     assert 4 == attach(directory).snapshot().total_requests

@@ -71,9 +71,13 @@ def test_live_table_updates_in_place(server: ScriptedOllama, program: Path) -> N
 def test_live_table_has_all_processes(server: ScriptedOllama, tmp_path: Path) -> None:
     """A call of a child is seen while both run; so is the table of processes after."""
     program = tmp_path / "program.py"
-    child = "import subprocess, sys\nsubprocess.run([sys.executable, __file__, 'x'])\n"
-    child = f"import sys\nif not sys.argv[1:]:\n    {child}    input()\n"
-    program.write_text(ASK + child.replace("\ns", "\n    s"))
+    program.write_text(
+        f"{ASK}\n"
+        "import subprocess, sys\n"
+        "if not sys.argv[1:]:\n"
+        "    subprocess.run([sys.executable, __file__, 'child'])\n"
+        "    input()\n"
+    )
     terminal = start("run", "--live", program, env=environment(server))
     terminal.wait_for("2 requests", MODEL)
     terminal.press(b"\n")

@@ -18,6 +18,7 @@ from ometrics.instrumentation.unmeasured import noted_clients
 from ometrics.segments import attach
 
 LOOK_EVERY: Final = 0.25  # seconds
+_SHARE: Final = 0.05  # of one core at most, on a machine of thousands of processes
 # Seconds that processes have to end after the program, as those do that it told to.
 _PATIENCE: Final = 0.5
 _SHORT: Final = 0.02
@@ -47,13 +48,17 @@ class Run:
     def __init__(self, directory: str, program: str, *, is_temporary: bool) -> None:
         self._directory = directory
         self._is_temporary = is_temporary
+        self._following = 0.0
         self._tree = Tree(os.getpid(), directory)
         self.members = Members(attach(directory), program)
 
     def look(self, watch: Watch) -> None:
         """Look at its processes, and write what is to be written; never raises."""
-        with suppress(Exception):  # said at the end, if it is so then
-            self._tree.look()
+        began = time.monotonic()
+        if began >= self._following:
+            with suppress(Exception):  # said at the end, if it is so then
+                self._tree.look()
+            self._following = began + (time.monotonic() - began) / _SHARE
         watch.look()
 
     def report(self, watch: Watch) -> None:

@@ -213,10 +213,11 @@ class Program:
 )
 @click.option(
     "--directory",
+    envvar="OMETRICS_DIR",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Where its processes have their records, for other readers; default: a"
-    " temporary one.",
+    help="Where its processes have their records, for other readers; default:"
+    " $OMETRICS_DIR, or a temporary one.",
 )
 @click.option(
     "-m",
