@@ -98,6 +98,16 @@ cdef inline void put_name(om_bytes *out, om_text name, om_sample *s) noexcept no
         put_byte(out, c"}")
 
 
+cdef inline void put_created(
+    om_bytes *out, om_text name, om_sample *s, om_text seconds
+) noexcept nogil:
+    """The line that says since when a sample counts."""
+    put_name(out, name, s)
+    put_byte(out, c" ")
+    put_text(out, seconds)
+    put_byte(out, c"\n")
+
+
 def labels(tuple pairs not None, /):
     """
     The bytes of `,key="value"` for each pair: with the comma first they can be joined.
@@ -355,10 +365,11 @@ cdef class Page:
                 put_name(&self.out, name, s)
                 put_number(&self.out, &s.number)
                 if created.n:
-                    put_name(&self.out, created, s)
-                    put_byte(&self.out, c" ")
-                    put_text(&self.out, seconds)
-                    put_byte(&self.out, c"\n")
+                    put_created(&self.out, created, s, seconds)
+        return self.wrote()
+
+    cdef int wrote(self) except -1:
+        """Samples are written: nothing that they pointed into is needed any more."""
         self.kept.clear()
         if self.pace is not None:
             self.pace()
@@ -435,14 +446,8 @@ cdef class Page:
                 put_name(&self.out, sum, s)
                 put_number(&self.out, &s.number)
                 if seconds.n:
-                    put_name(&self.out, created, s)
-                    put_byte(&self.out, c" ")
-                    put_text(&self.out, seconds)
-                    put_byte(&self.out, c"\n")
-        self.kept.clear()
-        if self.pace is not None:
-            self.pace()
-        return 0
+                    put_created(&self.out, created, s, seconds)
+        return self.wrote()
 
     def value(self):
         """
