@@ -15,6 +15,7 @@ from ometrics.histogram import (
     LatencyHistogram,
     TokenHistogram,
 )
+from ometrics.loaded import LoadedModel
 from ometrics.snapshot import (
     CALL_HISTOGRAMS,
     OPERATIONS,
@@ -142,6 +143,21 @@ def sample_snapshot() -> Snapshot:
             goroutine_count=10,
             timestamp=now - timedelta(seconds=3),
         ),
+        loaded_models={
+            "llama3.2:latest": LoadedModel(
+                name="llama3.2:latest",
+                size=3_000_000_000,
+                size_vram=1_000_000_000,
+                context_length=4096,
+                longest_context=131_072,
+                quantization="Q4_K_M",
+                parameters="3.2B",
+                expires_at=now + timedelta(seconds=300),
+                loads=3,
+                evictions=2,
+            ),
+            "gone:1b": LoadedModel(name="gone:1b", loaded=False),
+        },
         invalid_values={"nan": 1, "negative": 2},
         truncated_names=1,
         segment_failures=3,
@@ -305,6 +321,16 @@ def snapshots(draw: st.DrawFn, buckets: tuple[float, ...] | None = None) -> Snap
         goroutine_count=st.integers(0, 2**53),
         timestamp=TIMES,
     )
+    loaded = st.builds(
+        LoadedModel,
+        name=NAMES,
+        loaded=st.booleans(),
+        size=st.none() | st.integers(0, 2**53),
+        context_length=st.none() | st.integers(0, 2**53),
+        quantization=st.none() | NAMES,
+        expires_at=st.none() | TIMES,
+        loads=st.integers(0, 2**53),
+    )
     return Snapshot(
         instance_id=draw(st.from_regex(r"[0-9a-f]{16}", fullmatch=True)),
         start_time=start,
@@ -313,6 +339,7 @@ def snapshots(draw: st.DrawFn, buckets: tuple[float, ...] | None = None) -> Snap
         models={name: draw(performance_metrics(name, buckets)) for name in names},
         task_statistics=draw(task_statistics()),
         resource_metrics=draw(st.none() | resources),
+        loaded_models=draw(st.dictionaries(NAMES, loaded, max_size=2)),
         invalid_values=draw(CODES),
         **{name: draw(st.integers(0, 2**53)) for name in losses},
     )

@@ -21,6 +21,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 SCOPES: dict[Scope, str] = {
     "model": "Of each model",
     "call": "Of each model and operation, for instrumented calls",
+    "server": "Of each model that an Ollama server told of, where one is asked",
     "snapshot": "Of the collector",
 }
 

@@ -205,6 +205,8 @@ cdef class _Page:
             self.at = put(self.at, b"null", 4)
         elif kind is int:
             self.at = put_int(self.at, as_count(value))
+        elif kind is bool:
+            self.at = put(self.at, b"true" if value else b"false", 4 + (not value))
         elif kind is float:
             self.put_float(value)
         elif kind is str:

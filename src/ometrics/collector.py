@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ometrics.clock import Clock
     from ometrics.events import EventChannel
     from ometrics.export.files import AnyPath
+    from ometrics.ollama import Residency
     from ometrics.resources import ResourceSampler
     from ometrics.rules import Alert, Objective, Rule, Stalls
     from ometrics.rules.receivers import Receiver
@@ -88,6 +89,7 @@ class MetricsCollector(Core):
         "_endpoints",
         "_identities",
         "_made",
+        "_residency",
         "_sampler",
         "_watches",
         "_writer",
@@ -101,6 +103,7 @@ class MetricsCollector(Core):
     _channel_capacity: int
     _clock: Clock | None
     _made: dict[str, Any]
+    _residency: Residency | None
     _sampler: ResourceSampler | None
     _watches: list[Watch]
     _writer: Writer | None
@@ -131,6 +134,7 @@ class MetricsCollector(Core):
         self._closed = False
         self._endpoints = []
         self._identities = {}
+        self._residency = None
         self._sampler = None
         self._watches = []
         self._channel_capacity = channel_capacity
@@ -293,6 +297,29 @@ class MetricsCollector(Core):
         )
         return windows
 
+    def poll_ollama(self, url: str | None = None, *, interval: float = 5.0) -> None:
+        """
+        Ask a server for its models until `close()`: `Snapshot.loaded_models`.
+
+        It only reads, in a thread of its own. A second call asks another server.
+
+        Args:
+            url: The server; `OLLAMA_HOST` or this machine if `None`.
+            interval: Seconds between polls; up to a minute while the server is away.
+
+        Raises:
+            RuntimeError: The collector is closed.
+            ValueError: `url` is none, or the interval is not above zero.
+        """
+        from ometrics.ollama.polling import residency
+
+        if self._closed:
+            raise RuntimeError("the collector is closed: nothing polls for it any more")
+        polling = residency(url, interval=interval)
+        if self._residency is not None:
+            self._residency.close()
+        self._residency = polling
+
     def _snapshot(self, *, reset: bool) -> Snapshot:
         if self._sampler is not None:
             self._sampler.revive()
@@ -302,6 +329,9 @@ class MetricsCollector(Core):
         snapshot: Snapshot = _reading.snapshot(
             self, self.buckets, self.instance_id, reset
         )
+        if self._residency is not None:
+            self._residency.revive()
+            return self._residency.added_to(snapshot)
         return snapshot
 
     def get_model_metrics(self, model: str) -> PerformanceMetrics | None:
@@ -578,6 +608,8 @@ class MetricsCollector(Core):
             self._writer.close()
         if self._sampler is not None:
             self._sampler.close()
+        if self._residency is not None:
+            self._residency.close()
         for endpoint in self._endpoints:
             endpoint.close()
 

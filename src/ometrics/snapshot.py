@@ -33,6 +33,7 @@ from ometrics.fields import (
     seconds_of_ns,
     since_1970,
 )
+from ometrics.loaded import LoadedModel
 from ometrics.models import (
     CALL_HISTOGRAMS,
     OPERATIONS,
@@ -261,6 +262,13 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     models: Annotated[
         Mapping[str, PerformanceMetrics],
         Members("Name -> `PerformanceMetrics`, in order of first record."),
+    ] = {}
+    loaded_models: Annotated[
+        dict[str, LoadedModel],
+        Members(
+            "Name -> `LoadedModel`, as the server said last; empty unless somebody asks"
+            " it (`poll_ollama`)."
+        ),
     ] = {}
     task_statistics: Annotated[TaskStatistics, Part("How tasks went.")] = (
         TaskStatistics()

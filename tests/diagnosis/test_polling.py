@@ -5,13 +5,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from forking import in_child, needs_fork
 from hooks import wait_for
 
 import ometrics
+from ometrics import MetricsCollector, Snapshot
+from ometrics.export.prometheus import TEXT, render
+from ometrics.loaded import LoadedModel
 from ometrics.ollama import Residency
 from ometrics.testing import FakeClock, Hang, Raw, ScriptedOllama, Status, ps_response
 
@@ -146,11 +151,110 @@ def test_a_bad_interval_is_refused(interval: float) -> None:
 
 
 def test_it_reads_only(server: ScriptedOllama) -> None:
-    """Nothing but the two questions goes to the server."""
+    """Nothing but three questions goes to the server, one of them once a model."""
     residency = Residency(server.url)
     residency.poll()
     residency.poll()
 
-    assert {("GET", "/api/version"), ("GET", PS)} == {
-        (request.method, request.path) for request in server.requests
-    }
+    assert {
+        ("GET", "/api/version"): 1,
+        ("GET", PS): 2,
+        ("POST", "/api/show"): 1,
+    } == Counter((request.method, request.path) for request in server.requests)
+
+
+def test_show_says_what_ps_leaves_out(server: ScriptedOllama) -> None:
+    """Older servers tell sizes only, and what a model was made for is never there."""
+    server.script(PS, [{"models": [{"name": "a", "size": 7}]}])
+    details = {"quantization_level": "Q8_0", "parameter_size": "1B"}
+    info = {"general.parameter_count": 1, "llama.context_length": 131_072}
+    server.script("/api/show", [{"details": details, "model_info": info}])
+    residency = Residency(server.url)
+    residency.poll()
+    (model,) = residency.models
+
+    assert (7, None, 131_072, "Q8_0", "1B") == (
+        model.size,
+        model.context_length,
+        model.longest_context,
+        model.quantization,
+        model.parameters,
+    )
+
+
+def test_a_snapshot_has_what_the_server_says(server: ScriptedOllama) -> None:
+    """From the first poll on, in every snapshot, its JSON and its metrics."""
+    says(server, "a", size=1000, size_vram=250)
+    with MetricsCollector() as collector:
+        assert {} == collector.snapshot().loaded_models
+        collector.poll_ollama(server.url)
+        loaded = wait_for(lambda: collector.snapshot().loaded_models)
+        page = render(collector.snapshot(), TEXT).decode()
+        again = Snapshot.from_json(collector.export_json()).loaded_models
+
+    (name,) = loaded
+    assert loaded == again
+    assert (250, 4096) == (loaded[name].size_vram, loaded[name].context_length)
+    label = f'{{gen_ai_request_model="{name}"}}'
+    assert f"ometrics_server_model_loaded{label} 1\n" in page
+    assert f"ometrics_server_model_gpu_size_bytes{label} 250\n" in page
+    assert f"ometrics_server_model_loads_total{label} 0\n" in page
+
+
+def test_what_a_server_invents_spoils_no_export(server: ScriptedOllama) -> None:
+    """Numbers out of range, times without zone and names without end do not get in."""
+    server.script(
+        PS,
+        [
+            {
+                "models": [
+                    {
+                        "name": "x" * 1000,
+                        "size": -1,
+                        "size_vram": 2**64 - 1,
+                        "expires_at": "9999-12-31T23:59:59-10:00",
+                        "details": {"quantization_level": "y" * 1000},
+                    }
+                ]
+            }
+        ],
+    )
+    residency = Residency(server.url)
+    residency.poll()
+    snapshot = residency.added_to(MetricsCollector().snapshot())
+    (model,) = Snapshot.from_json(snapshot.to_json()).loaded_models.values()
+
+    assert (256, None, None, None) == (
+        len(model.name),
+        model.size,
+        model.size_vram,
+        model.expires_at,
+    )
+    assert 256 == len(model.quantization or "")
+
+
+def test_a_window_counts_its_loads_and_two_watchers_see_one_server() -> None:
+    """Subtracting gives what came in between; merging adds no load twice."""
+    before = LoadedModel(name="a", loads=2, evictions=1)
+    after = LoadedModel(name="a", size=7, loads=5, evictions=1)
+
+    assert (3, 0, 7) == ((after - before).loads, (after - before).evictions, after.size)
+    assert (5, 7) == (after.merge(before).loads, before.merge(after).size)
+
+
+@needs_fork
+@pytest.mark.fork
+def test_a_forked_child_asks_for_itself(server: ScriptedOllama) -> None:
+    """The thread stays with the parent, so the child starts one of its own."""
+    with MetricsCollector() as collector:
+        collector.poll_ollama(server.url)
+        wait_for(lambda: collector.snapshot().loaded_models)
+
+        says(server, "b")
+
+        def child() -> list[str]:
+            return wait_for(
+                lambda: [n for n in collector.snapshot().loaded_models if n[0] == "b"]
+            )
+
+        assert ["b:latest"] == in_child(child)

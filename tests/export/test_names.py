@@ -21,6 +21,7 @@ from ometrics.histogram import (
     LatencyHistogram,
     TokenHistogram,
 )
+from ometrics.loaded import LoadedModel
 from ometrics.snapshot import (
     CallMetrics,
     PerformanceMetrics,
@@ -34,7 +35,9 @@ ROOT = Path(__file__).parents[2]
 
 # Fields that are not numbers of their own: keys, containers, and windows of a model.
 NOT_NUMBERS = {
-    *("models", "task_statistics", "resource_metrics"),
+    *("models", "task_statistics", "resource_metrics", "loaded_models"),
+    *("loaded_models.*.name", "loaded_models.*.quantization"),
+    "loaded_models.*.parameters",
     *("models.*.model", "models.*.calls", "models.*.uptime_seconds"),
     "models.*.calls.*.operation",
     "models.*.calls.*.provider",
@@ -72,6 +75,7 @@ def test_every_field_of_the_snapshot_has_a_metric() -> None:
             ("models.*.calls.*.", CallMetrics),
             ("task_statistics.", TaskStatistics),
             ("resource_metrics.", ResourceMetrics),
+            ("loaded_models.*.", LoadedModel),
         )
         for field in struct.__struct_fields__
     }

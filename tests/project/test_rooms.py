@@ -21,6 +21,7 @@ CYTHON_IMPORT = re.compile(r"^( *)from (ometrics[\w.]*) import (\w+)", re.MULTIL
 # Calls into rooms above, made when first used: a user finds them where the data is.
 UPWARD = {
     ("collector", "export.json"),  # export_json_to_file()
+    ("collector", "ollama.polling"),  # poll_ollama()
     ("collector", "resources"),  # sample_resources()
     ("collector", "responses"),  # record_response()
     ("collector", "serve"),  # serve()

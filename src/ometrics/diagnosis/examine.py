@@ -31,13 +31,15 @@ def diagnose(
         source: A collector, anything like it, or a snapshot; a window of it for what is
             so now: `diagnose(mc.window("5m"))`.
         earlier: The same at an earlier time, to find what became slower.
-        loaded: What the server says of its models: `Residency.models`.
+        loaded: What the server says of its models, `Residency.models`, beside what the
+            snapshot has of it.
 
     Returns:
         Problems first; empty if nothing stands out.
     """
     now, before = _snapshot(source), _snapshot(earlier)
-    by_name = {model.name: model for model in loaded}
+    told = {} if now is None else now.loaded_models
+    by_name = {model.name: model for model in (*told.values(), *loaded)}
     problems: list[Finding] = []
     notes: list[Finding] = []
     for name, model in (now.models if now is not None else {}).items():

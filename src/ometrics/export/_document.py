@@ -29,6 +29,7 @@ from ometrics.histogram import (
     TokenHistogram,
     labels_of,
 )
+from ometrics.loaded import LoadedModel
 from ometrics.models import CallMetrics, PerformanceMetrics
 from ometrics.snapshot import ResourceMetrics, Snapshot, TaskStatistics
 
@@ -290,6 +291,7 @@ _FIRST: Final[dict[type, tuple[str | Key, ...]]] = {
         Key("avg_completion_ms", Float | None, "avg_completion_ms"),
         *("min_completion_ms", "max_completion_ms", "duration_unknown", "sum_ns"),
     ),
+    LoadedModel: (),
     ResourceMetrics: (
         # The original's megabytes are an integer; `memory_usage_mb_exact` is the rest.
         Key(
@@ -306,6 +308,7 @@ _NAMES: Final[dict[Any, str]] = {
     CallMetrics: "Call",
     TaskStatistics: "Tasks",
     ResourceMetrics: "Resources",
+    LoadedModel: "LoadedModel",
 }
 # Where the original has another name than the field, or another meaning of it.
 _RENAMED: Final[dict[tuple[Any, str], str]] = {
@@ -357,6 +360,7 @@ def _json_type(hint: Any) -> Any:
 
 
 _TYPES: Final[dict[Any, Any]] = {
+    bool: bool,
     int: Count,
     float: Float,
     str: str,

@@ -60,11 +60,12 @@ from ometrics.fields import (
     Part,
     fields_of,
 )
+from ometrics.loaded import LoadedModel
 from ometrics.models import CallMetrics, PerformanceMetrics
 from ometrics.snapshot import ResourceMetrics, Snapshot, TaskStatistics
 from ometrics.text import valid
 
-Scope: TypeAlias = Literal["snapshot", "model", "call"]
+Scope: TypeAlias = Literal["snapshot", "model", "call", "server"]
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 #: What is exported: one snapshot, or several by name, which stay apart.
 Shown: TypeAlias = Snapshot | Mapping[str, Snapshot]
@@ -82,6 +83,7 @@ SCOPE_LABELS: Final[Mapping[Scope, tuple[str, ...]]] = {
     "snapshot": (),
     "model": (MODEL,),
     "call": (MODEL, OPERATION, PROVIDER),
+    "server": (MODEL,),
 }
 
 _UNIT_SUFFIXES: Final = {"s": "seconds", "By": "bytes", "1": "ratio"}
@@ -97,8 +99,9 @@ class Metric(NamedTuple):
     One row of the table.
 
     Attributes:
-        scope: What the reader is given: the snapshot, each model, or each model and
-            operation; `SCOPE_LABELS` names the labels that come with it.
+        scope: What the reader is given: the snapshot, each model, each model and
+            operation, or each model that a server told of; `SCOPE_LABELS` names the
+            labels that come with it.
         name: OpenTelemetry name.
         kind: `counter`, `gauge`, `histogram` or `info`.
         unit: UCUM unit.
@@ -225,10 +228,12 @@ _SOURCE: Final[Mapping[Scope, str]] = {
     "snapshot": "",
     "model": "models.*.",
     "call": "models.*.calls.*.",
+    "server": "loaded_models.*.",
 }
 _MEMBERS: Final[Mapping[str, tuple[type, Scope]]] = {
     "models": (PerformanceMetrics, "model"),
     "calls": (CallMetrics, "call"),
+    "loaded_models": (LoadedModel, "server"),
 }
 _PARTS: Final[Mapping[str, type]] = {
     "task_statistics": TaskStatistics,
@@ -364,6 +369,9 @@ def _owners(
     """What the metrics of a scope are read from, each with its labels."""
     if scope == "snapshot":
         return [(encode(()), snapshot)]
+    if scope == "server":
+        loaded = _by_clean_name(snapshot.loaded_models)
+        return [(encode(((MODEL, name),)), model) for name, model in loaded.items()]
     if scope == "model":
         return [(encode(((MODEL, name),)), model) for name, model in models.items()]
     return [

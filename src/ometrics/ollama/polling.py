@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What the server says of its models: `/api/ps`, asked now and then, read only.
+"""What the server says of its models, asked now and then, read only.
 
     with ometrics.ollama.residency() as residency:
         for model in residency.models:
             print(model.name, model.gpu_share, model.context_length)
 
+`/api/ps` says which are in memory; `/api/show`, asked once of each, what it leaves out.
 A model that comes and goes between two polls is not seen.
 """
 
@@ -14,23 +15,28 @@ import http.client
 import os
 import threading
 import time
-from datetime import datetime
+from datetime import datetime, timezone
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec.structs import replace
 
 from ometrics.loaded import LoadedModel
+from ometrics.text import valid
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ometrics.clock import Clock
+    from ometrics.snapshot import Snapshot
 
 _LONGEST_WAIT: Final = 60.0
 _MAX_ANSWER: Final = 1 << 20
 _OK: Final = 200
+_MOST: Final = 2**53
+_LONGEST_TEXT: Final = 256
+_MOST_MODELS: Final = 1000
 # Seconds by which clocks of two machines may differ, and a poll may be late.
 _SLACK: Final = 15.0
 
@@ -53,8 +59,25 @@ class _Answer(msgspec.Struct):
     models: list[_Row] | None = None
 
 
+class _Shown(msgspec.Struct):
+    details: _Details | None = None
+    model_info: dict[str, Any] | None = None
+
+    @property
+    def longest_context(self) -> int | None:
+        """The number under a key such as `llama.context_length`."""
+        for key, value in (self.model_info or {}).items():
+            if key.endswith(".context_length") and type(value) is int and value > 0:
+                return value
+        return None
+
+
 class _Version(msgspec.Struct):
     version: str
+
+
+class _RefusedError(ConnectionError):
+    """The server answered, and not what it was asked for."""
 
 
 class Residency:
@@ -101,6 +124,8 @@ class Residency:
         self._clock: Clock = clock or time
         self._lock = threading.Lock()
         self._models: dict[str, LoadedModel] = {}
+        self._shown: dict[str, _Shown] = {}
+        self._pid = os.getpid()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.version: str | None = None
@@ -126,11 +151,15 @@ class Residency:
                     self.version = msgspec.json.decode(answer, type=_Version).version
                 answer = self._get("/api/ps")
                 rows = msgspec.json.decode(answer, type=_Answer).models or []
+                self._shown = {
+                    row.name: self._shown.get(row.name) or self._show(row.name)
+                    for row in rows[:_MOST_MODELS]
+                }
             except (OSError, http.client.HTTPException, msgspec.MsgspecError):
                 self.failures += 1
                 self.version = None  # it may come back as another
                 return False
-            self._take({row.name: row for row in rows})
+            self._take({valid(row.name)[:_LONGEST_TEXT]: row for row in rows})
             self.polls += 1
         return True
 
@@ -139,16 +168,20 @@ class Residency:
         models = dict(self._models)
         for name, row in rows.items():
             known = self._models.get(name)
-            details = row.details or _Details()
+            shown = self._shown.get(row.name, _Shown())
+            details, more = row.details or _Details(), shown.details or _Details()
             came = self.polls > 0 and (known is None or not known.loaded)
             models[name] = LoadedModel(
                 name=name,
-                size=row.size,
-                size_vram=row.size_vram,
-                context_length=row.context_length,
-                quantization=details.quantization_level,
-                parameters=details.parameter_size,
-                expires_at=row.expires_at,
+                size=_count(row.size),
+                size_vram=_count(row.size_vram),
+                context_length=_count(row.context_length),
+                longest_context=_count(shown.longest_context),
+                quantization=_text(
+                    details.quantization_level or more.quantization_level
+                ),
+                parameters=_text(details.parameter_size or more.parameter_size),
+                expires_at=_time(row.expires_at),
                 loads=(0 if known is None else known.loads) + came,
                 evictions=0 if known is None else known.evictions,
             )
@@ -159,6 +192,9 @@ class Residency:
                     loaded=False,
                     evictions=known.evictions + self._was_evicted(known),
                 )
+        while len(models) > _MOST_MODELS:
+            gone = (name for name, model in models.items() if not model.loaded)
+            del models[next(gone, next(iter(models)))]
         self._models = models
 
     def _was_evicted(self, model: LoadedModel) -> bool:
@@ -167,20 +203,32 @@ class Residency:
             return False
         return model.expires_at.timestamp() > self._clock.time() + _SLACK
 
-    def _get(self, path: str) -> bytes:
+    def _show(self, name: str) -> _Shown:
+        """What `/api/show` says; nothing if the server has no such page."""
+        try:
+            answer = self._get("/api/show", {"model": name})
+            return msgspec.json.decode(answer, type=_Shown)
+        except (_RefusedError, msgspec.MsgspecError):
+            return _Shown()
+
+    def _get(self, path: str, question: object = None) -> bytes:
         kind = (
             http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         )
         connection = kind(self._host, self._port, timeout=self._timeout)
         try:
-            connection.request("GET", path, headers={"user-agent": "ometrics"})
+            method, body = "GET", None
+            if question is not None:
+                method, body = "POST", msgspec.json.encode(question)
+            headers = {"user-agent": "ometrics", "content-type": "application/json"}
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
-            body = response.read(_MAX_ANSWER + 1)
+            answer = response.read(_MAX_ANSWER + 1)
         finally:
             connection.close()
-        if response.status != _OK or len(body) > _MAX_ANSWER:
-            raise ConnectionError(f"status {response.status}")
-        return body
+        if response.status != _OK or len(answer) > _MAX_ANSWER:
+            raise _RefusedError(f"status {response.status}")
+        return answer
 
     def start(self) -> Self:
         """Poll in a daemon thread until `close`. Idempotent."""
@@ -191,6 +239,21 @@ class Residency:
                 )
                 self._thread.start()
         return self
+
+    def revive(self) -> None:
+        """Start again in a forked child, which has no threads; nothing elsewhere."""
+        if self._pid == os.getpid():
+            return
+        self._pid = os.getpid()
+        self._lock = threading.Lock()  # the parent may have held it
+        self._thread = None
+        if not self._stop.is_set():
+            self._stop = threading.Event()
+            self.start()
+
+    def added_to(self, snapshot: Snapshot) -> Snapshot:
+        """The same snapshot with what the server said last."""
+        return replace(snapshot, loaded_models=self._models)
 
     def _run(self) -> None:
         wait = self._interval
@@ -215,6 +278,26 @@ class Residency:
     ) -> None:
         """Close."""
         self.close()
+
+
+# What a server says goes into exports as it is, so it must be what it seems to be.
+
+
+def _count(value: int | None) -> int | None:
+    return value if value is not None and 0 <= value <= _MOST else None
+
+
+def _text(value: str | None) -> str | None:
+    return None if value is None else valid(value)[:_LONGEST_TEXT]
+
+
+def _time(value: datetime | None) -> datetime | None:
+    if value is None or value.tzinfo is None:
+        return None
+    try:
+        return value.astimezone(timezone.utc)
+    except OverflowError:
+        return None
 
 
 def residency(url: str | None = None, *, interval: float = 5.0) -> Residency:
