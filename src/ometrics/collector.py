@@ -532,6 +532,7 @@ class MetricsCollector(Core):
         notify: Iterable[Receiver | Callable[[Alert], object]] = (),
         interval: float = 1.0,
         stalls: Stalls | None = None,
+        findings: bool = False,
         state: str | os.PathLike[str] | None = None,
     ) -> Watch:
         """
@@ -544,6 +545,8 @@ class MetricsCollector(Core):
             interval: Seconds between evaluations; at most 0.75 with `stalls`.
             stalls: Limits for calls in flight: `ometrics.rules.Stalls()`; `None` looks
                 for no stalls.
+            findings: Whether what `ometrics.diagnose` finds in the last 15 minutes is
+                told of as well.
             state: File in which incidents outlive a restart.
 
         Raises:
@@ -556,7 +559,12 @@ class MetricsCollector(Core):
         if self._closed:
             raise RuntimeError("the collector is closed: nothing watches it any more")
         watch = Watch(
-            self, rules, notify=notify, interval=interval, stalls=stalls, state=state
+            *(self, rules),
+            notify=notify,
+            interval=interval,
+            stalls=stalls,
+            findings=findings,
+            state=state,
         )
         self._watches.append(watch)
         return watch.start()

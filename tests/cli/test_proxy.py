@@ -20,7 +20,7 @@ from proxying import BODY, MODEL, PATIENCE
 
 import ometrics
 from ometrics import Snapshot
-from ometrics.testing import Hang, ScriptedOllama, chat_chunk, chat_done
+from ometrics.testing import Hang, ScriptedOllama, Status, chat_chunk, chat_done
 
 
 @contextmanager
@@ -173,3 +173,58 @@ def test_what_cannot_be(
     assert 2 == done.returncode, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_says_what_is_wrong_and_why(server: ScriptedOllama, tmp_path: Path) -> None:
+    """Alerts, findings on the page and in the report, and models of the server."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        '[[rule]]\nname = "fails"\nmetric = "errors"\nabove = 5\n[stalls]\n',
+        encoding="utf-8",
+    )
+    server.script("/api/chat", [Status(500, {"error": "no"})])
+    with proxy_command(server, "--rules", str(rules)) as (process, url, metrics):
+        for _ in range(20):
+            with _chat(url) as answer:
+                answer.read()
+        assert process.stderr is not None
+        assert "firing fails: errors" in process.stderr.readline()
+        with urllib.request.urlopen(metrics, timeout=PATIENCE) as got:
+            page = got.read().decode()
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=PATIENCE)
+
+    assert 'ometrics_findings{finding="failing"' in page
+    assert "ometrics_server_model_loaded" in page
+    assert f"{MODEL}: requests fail, most with" in said
+    assert "  because" in said
+
+
+def test_asks_the_server_nothing_when_told_so(server: ScriptedOllama) -> None:
+    """With --no-poll only what callers send goes to it."""
+    with proxy_command(server, "--no-poll") as (process, url, _):
+        with _chat(url) as answer:
+            answer.read()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
+
+    assert ["/api/chat"] == [request.path for request in server.requests]
+
+
+def test_bad_rules_are_refused_before_it_listens(
+    server: ScriptedOllama, tmp_path: Path
+) -> None:
+    """Exit code 2, with file and line."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nname = "a"\nmetric = "errorz"\n', encoding="utf-8")
+    done = subprocess.run(
+        [*OMETRICS, "proxy", "--upstream", server.url, "--rules", str(rules)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert 2 == done.returncode
+    assert "rules.toml:3: " in done.stderr

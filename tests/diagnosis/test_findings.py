@@ -6,8 +6,10 @@ Scenarios are finished answers of Ollama, recorded as an agent's calls are.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -15,8 +17,12 @@ from msgspec.structs import replace
 
 import ometrics
 from ometrics import LatencyHistogram, MetricsCollector
+from ometrics._calls import Call
 from ometrics.diagnosis import checks
+from ometrics.diagnosis.kinds import KINDS
 from ometrics.ollama import LoadedModel
+from ometrics.rules import Stalls
+from ometrics.rules.watch import Watch
 from ometrics.testing import FakeClock, chat_done
 
 MODEL = "llama3.2"
@@ -104,6 +110,35 @@ def contexts(*tokens: int) -> MetricsCollector:
     """Prompts of these lengths among shorter ones."""
     long = [answer(prompt_eval_count=count) for count in tokens]
     return collected(long * 8 + [answer()] * 34)
+
+
+def stalling(count: int, good: int = 47) -> MetricsCollector:
+    """Healthy answers, and streams that are silent for a minute before they go on."""
+    clock = FakeClock()
+    collector = MetricsCollector(clock=clock)
+    for _ in range(good):
+        collector.record_response(answer(), latency=timedelta(seconds=1))
+    watch = Watch(collector, [], stalls=Stalls(times=None), clock=clock)
+    for _ in range(count):
+        call = collector.start_call(MODEL)
+        call.chunk()
+        clock.advance(60)
+        watch.step()
+        call.chunk()
+        call.end("success")
+    return collector
+
+
+def retrying(again: int, first: int) -> MetricsCollector:
+    """Healthy answers, and calls of a client that says which are retries."""
+    clock = FakeClock()
+    collector = healthy(10)
+    for is_retry in [True] * again + [False] * first:
+        call = Call(collector, MODEL, "chat")
+        call.retry(is_retry)
+        clock.advance(1)
+        call.end("success")
+    return collector
 
 
 class Scenario(NamedTuple):
@@ -195,6 +230,20 @@ TABLE = (
         on_gpu(0, size_vram=None)),
     Scenario("not on-the-cpu", "it is another model's", healthy,
         on_gpu(0, name="qwen3:latest")),
+    Scenario("stalled", "three streams of fifty stop for a minute",
+        lambda: stalling(3)),
+    Scenario("not stalled", "one does", lambda: stalling(1)),
+    Scenario("not stalled", "three of two hundred do", lambda: stalling(3, good=197)),
+    Scenario("retries", "one call in five is a retry", lambda: retrying(10, 40)),
+    Scenario("not retries", "one in fifty is", lambda: retrying(1, 49)),
+    Scenario("not retries", "the client does not say which are",
+        lambda: retrying(0, 0)),
+    Scenario("evictions", "thrown out of memory, and loaded again, five times",
+        healthy, on_gpu(1, evictions=5, loads=5)),
+    Scenario("not evictions", "loaded five times, each after it had expired",
+        healthy, on_gpu(1, evictions=0, loads=5)),
+    Scenario("not evictions", "it happened once",
+        healthy, on_gpu(1, evictions=1, loads=1)),
     Scenario("long-tail", "five of two hundred take 60 x as long", lambda: tail(5)),
     Scenario("not long-tail", "one of two hundred does", lambda: tail(1)),
     Scenario("not long-tail", "five take twice as long", lambda: tail(5, 1.0)),
@@ -247,6 +296,19 @@ def test_a_healthy_model_has_nothing() -> None:
     assert [] == found
 
 
+def test_every_kind_is_described_once() -> None:
+    """What the checks can find is what `KINDS` and the documentation list."""
+    home = Path(checks.__file__).parent
+    source = "".join(path.read_text(encoding="utf-8") for path in home.glob("*.py"))
+    found = dict.fromkeys(re.findall(r'kind="([a-z-]+)"', source))
+
+    assert sorted(found) == sorted(KINDS)
+    for scenario in TABLE:
+        if not scenario.finding.startswith("not "):
+            kinds = ometrics.diagnose(scenario.make(), **scenario.options())
+            assert all(f.problem is KINDS[f.kind].problem for f in kinds)
+
+
 def test_every_check_has_both_kinds() -> None:
     """The table has a row that shows each finding, and one close to it."""
     kinds = {row.finding for row in TABLE}
@@ -254,6 +316,7 @@ def test_every_check_has_both_kinds() -> None:
         *("failing", "timeouts", "hung-calls", "answers-cut", "on-the-cpu"),
         *("cold-starts", "waiting", "network", "cache-misses", "decode-slower"),
         *("long-tail", "prompts-cut", "connecting"),
+        *("stalled", "retries", "evictions"),
     }
     assert len(checks.CHECKS) == len(documented)
     for kind in documented - {"hung-calls", "connecting"}:  # in tests of their own

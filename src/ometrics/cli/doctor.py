@@ -7,13 +7,12 @@ import sys
 from typing import Final
 
 import click
-from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
+from ometrics.cli import findings as findings_view
 from ometrics.cli.arguments import SOURCE, SOURCES_HELP, snapshot_of
 from ometrics.cli.command import Command
-from ometrics.diagnosis import Finding, diagnose
+from ometrics.diagnosis import diagnose
 from ometrics.loaded import LoadedModel
 from ometrics.sources import Source
 from ometrics.view.escape import harmless
@@ -53,7 +52,7 @@ def doctor(source: Source, earlier: Source | None, server: str | None) -> int:
     findings = diagnose(snapshot, earlier=before, loaded=_loaded(server))
     console = console_for(sys.stdout)
     for finding in findings:
-        console.print(_text(finding))
+        console.print(findings_view.whole(finding))
     problems = sum(finding.problem for finding in findings)
     if not problems:
         calls = f"{snapshot.total_requests:,} requests"
@@ -77,22 +76,3 @@ def _loaded(server: str | None) -> list[LoadedModel]:
             param_hint="--ollama",
         )
     return [model for model in residency.models if model.loaded]
-
-
-def _text(finding: Finding) -> Group:
-    """A line to read, and two to read on, which stay indented when they wrap."""
-    style = "bold red" if finding.problem else "bold"
-    model = harmless(finding.model) or "all models"
-    more = Table.grid(padding=(0, 2, 0, 0))
-    more.add_row("  because", "; ".join(map(str, finding.evidence)))
-    more.add_row("  do", finding.advice)
-    return Group(
-        Text.assemble(
-            (model, "bold"),
-            ": ",
-            (finding.what, style),
-            (f"  {finding.certainty}", "dim"),
-        ),
-        more,
-        "",
-    )

@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
+from rich.console import Console
+from rich.text import Text
 
 from ometrics.cli.arguments import writable
+from ometrics.cli.check import load_rules
 from ometrics.cli.command import Command
+from ometrics.cli.findings import Lines, problems
 from ometrics.cli.serving import (
     LOOK_S,
     MAX_PORT,
@@ -27,7 +31,11 @@ from ometrics.cli.serving import (
 )
 from ometrics.cli.stored import usable
 from ometrics.collector import MetricsCollector
+from ometrics.diagnosis import Findings, diagnose
 from ometrics.export import json as json_export
+from ometrics.rules import Alert
+from ometrics.rules.load import RuleSet
+from ometrics.rules.words import sentence
 from ometrics.view import tables
 from ometrics.view.escape import harmless
 from ometrics.view.terminal import can_animate, console_for
@@ -40,6 +48,7 @@ if TYPE_CHECKING:
 EXAMPLES: Final = (
     ("ometrics proxy", "then OLLAMA_HOST=http://127.0.0.1:11435 for agents"),
     ("ometrics proxy --live", "watch them"),
+    ("ometrics proxy --rules default", "be told when something is wrong"),
     ("ometrics proxy --json day.json", "keep what was measured"),
     ("ometrics proxy --store metrics.db", "keep it for history, every ten seconds"),
     ("ometrics proxy --upstream http://gpu:8080", "in front of another server"),
@@ -101,6 +110,20 @@ and other machines only with --token-file, --tls-client-ca or --allow-public.
     help="Show a table that updates in place, when standard error is a terminal.",
 )
 @click.option(
+    "--rules",
+    "rules_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="TOML",
+    help="Say when a rule of this file is broken; 'default' for those that suit most.",
+)
+@click.option(
+    "--poll/--no-poll",
+    "polls",
+    default=True,
+    show_default=True,
+    help="Ask the server every five seconds for its models, if it is an Ollama.",
+)
+@click.option(
     "--drain",
     type=click.FloatRange(0, 86_400),
     metavar="S",
@@ -142,6 +165,8 @@ def proxy(
     hosts: tuple[str, ...],
     origins: tuple[str, ...],
     live: bool,
+    polls: bool,
+    rules_file: Path | None,
     allow_public: bool,
 ) -> int:
     """
@@ -150,6 +175,8 @@ def proxy(
     The server is Ollama, or another that speaks its interface, OpenAI's or Anthropic's.
     """
     end = End()
+    rules = None if rules_file is None else load_rules(rules_file)
+    console = console_for(sys.stderr)
     with ExitStack() as stack:
         with starting():
             from ometrics.proxy import Proxy
@@ -174,14 +201,22 @@ def proxy(
             )
             stack.callback(running.close, 0.0)
             endpoint = stack.enter_context(
-                Endpoint.start(collector, port=metrics_port, numbers=[running.numbers])
+                Endpoint.start(
+                    collector,
+                    port=metrics_port,
+                    numbers=[running.numbers, Findings(collector)],
+                )
             )
+            if polls:
+                collector.poll_ollama(upstream)
+            if rules is not None:
+                _watch(collector, rules, console)
             if otlp is not None:
                 stack.callback(exporter(collector, otlp).close)
         end.watch()
         _introduce(running, endpoint)
-        _work(running, collector, end, drain_s=drain, shows=live)
-        _report(collector, json)
+        _work(running, collector, end, console, drain_s=drain, shows=live)
+        _report(collector, console, json)
     return 0
 
 
@@ -195,16 +230,16 @@ def _work(
     running: Proxy,
     collector: MetricsCollector,
     end: End,
+    console: Console,
     *,
     drain_s: float,
     shows: bool,
 ) -> None:
     """Until the end, and until what is under way then has ended."""
-    console = console_for(sys.stderr)
     if shows and can_animate(console):
         from ometrics.view.live import live
 
-        with live(collector, console):
+        with live(collector, console, below=Lines(Findings(collector))):
             end.wait()
         console.print()
     else:
@@ -218,9 +253,21 @@ def _work(
     running.close(0.0)
 
 
-def _report(collector: MetricsCollector, json: Path | None) -> None:
+def _watch(collector: MetricsCollector, rules: RuleSet, console: Console) -> None:
+    """Say when a rule is broken, and tell whom its file names."""
+
+    def say(alert: Alert) -> None:
+        style = "bold red" if alert.state == "firing" else "green"
+        console.print(Text(f"ometrics: {alert.state} {sentence(alert)}", style))
+
+    collector.watch(rules.rules, notify=[*rules.notify, say], stalls=rules.stalls)
+
+
+def _report(collector: MetricsCollector, console: Console, json: Path | None) -> None:
     snapshot = collector.snapshot()
-    console_for(sys.stderr).print(tables.report(snapshot), end="")
+    console.print(tables.report(snapshot), end="")
+    for finding in problems(diagnose(snapshot)):
+        console.print(finding)
     if json is not None:
         try:
             json_export.write(snapshot, json)

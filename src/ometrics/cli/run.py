@@ -55,7 +55,9 @@ Every Python process that it starts is measured too, and theirs. One that starts
 reached; what is seen of those is said at the end (on Linux). FILE is written every two
 seconds as well, so that it is there if everything is killed.
 
-With --live, lines that the program prints go above the table. What others write to the
+With --live, what is wrong stands under the table, and the server at OLLAMA_HOST (or of
+this machine) is asked for its models every five seconds. Lines that the program prints
+go above the table. What others write to the
 terminal meanwhile (its child processes, sys.stdout.buffer) is drawn over.
 """
 
@@ -160,6 +162,8 @@ class Program:
         Raises:
             SystemExit: It cannot be.
         """
+        if self.live:
+            watch.attempt("ask the server for its models", watch.poll)
         if self.store is not None:
             watch.keep(self.store)
         if self.port is not None:

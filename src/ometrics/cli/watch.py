@@ -18,6 +18,9 @@ from typing import Final, NoReturn, TextIO
 
 from rich.text import Text
 
+from ometrics import ollama
+from ometrics.cli.findings import problems
+from ometrics.diagnosis import Findings, diagnose
 from ometrics.export import json as json_export
 from ometrics.instrumentation.unmeasured import notes
 from ometrics.rules import Alert
@@ -66,7 +69,8 @@ class Watch:
         from ometrics.serve import Endpoint
 
         try:
-            endpoint = Endpoint.start(self._source, port=port)
+            numbers = [Findings(self._source)]
+            endpoint = Endpoint.start(self._source, port=port, numbers=numbers)
         except ImportError as error:
             self.refuse(str(error))
         except OSError as error:
@@ -89,6 +93,12 @@ class Watch:
         self._rules = RulesWatch(
             self._source, rules.rules, notify=told, stalls=rules.stalls
         ).start()
+
+    def poll(self) -> None:
+        """Ask the server for its models meanwhile, for what is shown and said of it."""
+        residency = ollama.residency()
+        self._closing.append(("ask the server no more", residency.close))
+        self._source = residency.beside(self._source)
 
     def keep(self, store: str) -> None:
         """
@@ -151,6 +161,8 @@ class Watch:
         self._console.print(tables.report(snapshot), end="")
         if len(members) > 1 or any("signal" in one.end for one in members):
             self._console.print(tables.spaced(processes(members)), end="")
+        for finding in problems(diagnose(snapshot)):
+            self._console.print(finding)
 
     def _write(self, snapshot: Snapshot) -> None:
         if self._json is not None:

@@ -4,12 +4,13 @@
     for finding in ometrics.diagnose(mc):
         print(finding)
 
-Each finding is one function in `checks`; its limits are in `docs/diagnosis.md`.
+Each finding is one function in `checks` or `failures`; its limits are in `docs/diagnosis.md`.
 """
 
 from __future__ import annotations
 
+from ometrics.diagnosis.current import Findings
 from ometrics.diagnosis.examine import diagnose
 from ometrics.diagnosis.finding import Evidence, Finding
 
-__all__ = ["Evidence", "Finding", "diagnose"]
+__all__ = ["Evidence", "Finding", "Findings", "diagnose"]

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The checks: each looks for one reason, and says nothing where numbers are few.
+"""Checks of requests that succeed: why they are slow, or not what was asked for.
+
+Each looks for one reason, and says nothing where numbers are few.
 
 Thresholds are chosen so that a healthy model shows nothing: shares of time and calls
 that a person would call large, and counts below which a share means little.
@@ -7,20 +9,17 @@ that a person would call large, and counts below which a share means little.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import reduce
-from typing import Final, TypeAlias
+from collections.abc import Iterator, Mapping
+from typing import Final
 
+from ometrics.diagnosis.case import FEW, Case, Check, part
+from ometrics.diagnosis.failures import failing, hung_calls, retries, stalled, timeouts
 from ometrics.diagnosis.finding import Evidence, Finding
 from ometrics.histogram import LatencyHistogram
-from ometrics.loaded import LoadedModel
-from ometrics.models import PHASES, CallMetrics, PerformanceMetrics
+from ometrics.models import PHASES, CallMetrics
 from ometrics.rules.objectives import at_most
 from ometrics.snapshot import Snapshot
 
-PERCENT: Final = 100.0
-FEW: Final = 20  # requests below which shares and quantiles say little
 _MANY: Final = 100  # below which a tail says little
 
 _CUT_SHARE, _CUT_CALLS = 0.10, 5
@@ -30,50 +29,9 @@ _WAIT_SHARE, _WAIT_MEAN = 0.30, 0.1
 _NETWORK_SHARE, _NETWORK_MEAN = 0.30, 0.05
 _HIT_SHARE, _PREFILL_SHARE, _LONG_PROMPT = 0.05, 0.30, 200
 _SLOWER, _ENOUGH_TOKENS = 0.70, 500
-_TIMEOUT_SHARE, _TIMEOUT_CALLS = 0.05, 3
-_FAILING_SHARE, _FAILING_CALLS = 0.10, 5
-_HUNG_SECONDS, _HUNG_TIMES = 60.0, 3.0
+_EVICTIONS = 3
 _TAIL_TIMES, _TAIL_SECONDS = 10.0, 1.0
 _MOST_TIME = 0.80
-
-# The operations that generate text: an embedding has no phases to speak of.
-_GENERATING: Final = ("chat", "text_completion")
-
-
-@dataclass(frozen=True)
-class Case:
-    """
-    What is known of one model.
-
-    Attributes:
-        model: Its requests.
-        calls: Its calls that generate text, together; `None` for none.
-        earlier: The same calls at an earlier time, to compare with.
-        loaded: What the server says of it, if it was asked.
-    """
-
-    model: PerformanceMetrics
-    calls: CallMetrics | None
-    earlier: CallMetrics | None = None
-    loaded: LoadedModel | None = None
-
-    @property
-    def name(self) -> str:
-        """The model's."""
-        return self.model.model
-
-
-Check: TypeAlias = Callable[[Case], Iterator[Finding]]
-
-
-def generating(model: PerformanceMetrics | None) -> CallMetrics | None:
-    """A model's calls that generate text, together; `None` for none."""
-    found = [
-        call
-        for operation, call in ({} if model is None else model.calls).items()
-        if operation in _GENERATING
-    ]
-    return reduce(CallMetrics.merge, found) if found else None
 
 
 def _phases(calls: CallMetrics) -> tuple[float, Mapping[str, float]]:
@@ -83,10 +41,6 @@ def _phases(calls: CallMetrics) -> tuple[float, Mapping[str, float]]:
     return whole, {
         name: total / whole if whole else 0.0 for name, total in seconds.items()
     }
-
-
-def _share(name: str, share: float) -> Evidence:
-    return Evidence(name, PERCENT * share, "%")
 
 
 def answers_cut(case: Case) -> Iterator[Finding]:
@@ -100,7 +54,7 @@ def answers_cut(case: Case) -> Iterator[Finding]:
             what="answers are cut off at their length limit",
             evidence=(
                 Evidence("cut answers", cut),
-                _share("of all that gave a reason", cut / known),
+                part("of all that gave a reason", cut / known),
             ),
             certainty="certain",
             advice="raise num_predict (max_tokens), or num_ctx if that is not set",
@@ -143,7 +97,7 @@ def cold_starts(case: Case) -> Iterator[Finding]:
         times = case.loaded.loads if case.loaded is not None else 0
         seen = times >= _COLD_CALLS
         evidence = [
-            _share("of the time", share),
+            part("of the time", share),
             Evidence("calls that waited over 1s for it", cold),
             Evidence("longest", load.quantile(1.0) or 0.0, "s"),
         ]
@@ -174,7 +128,7 @@ def waiting(case: Case) -> Iterator[Finding]:
             model=case.name,
             what="calls wait on the server instead of being worked on",
             evidence=(
-                _share("of the time", share),
+                part("of the time", share),
                 Evidence("mean wait", mean, "s"),
                 Evidence("p95", residual.quantile(0.95) or 0.0, "s"),
             ),
@@ -196,7 +150,7 @@ def connecting(case: Case) -> Iterator[Finding]:
             model=case.name,
             what="calls wait for a connection before they are sent",
             evidence=(
-                _share("of the time", share),
+                part("of the time", share),
                 Evidence("mean", mean, "s"),
                 Evidence("p95", connect.quantile(0.95) or 0.0, "s"),
             ),
@@ -218,7 +172,7 @@ def network(case: Case) -> Iterator[Finding]:
             model=case.name,
             what="much of the time is spent outside the server",
             evidence=(
-                _share("of the time", share),
+                part("of the time", share),
                 Evidence("mean", mean, "s"),
                 Evidence("p95", histogram.quantile(0.95) or 0.0, "s"),
             ),
@@ -244,8 +198,8 @@ def cache_misses(case: Case) -> Iterator[Finding]:
             model=case.name,
             what="long prompts are read from the start each time",
             evidence=(
-                _share("of the prompt tokens came from the cache", hits),
-                _share("of the time is reading prompts", share),
+                part("of the prompt tokens came from the cache", hits),
+                part("of the time is reading prompts", share),
                 Evidence("mean prompt tokens", length),
             ),
             certainty="likely",
@@ -275,89 +229,6 @@ def slower_than_before(case: Case) -> Iterator[Finding]:
             certainty="certain",
             advice="look for heat, another load on the machine, longer contexts, or a"
             " part of the model that is no longer in GPU memory",
-        )
-
-
-def timeouts(case: Case) -> Iterator[Finding]:
-    """Requests that their caller gave up."""
-    model = case.model
-    count, total = model.errors.get("TIMEOUT", 0), model.total_requests
-    if count >= _TIMEOUT_CALLS and count >= _TIMEOUT_SHARE * total:
-        evidence = [
-            Evidence("timeouts", count),
-            _share("of the requests", count / total),
-        ]
-        success = model.latency_hist.quantile(0.99)
-        if success is not None:
-            evidence.append(Evidence("p99 of successes", success, "s"))
-        failure = model.failed_latency_hist.quantile(0.5)
-        if failure is not None:
-            evidence.append(Evidence("median time until failure", failure, "s"))
-        yield Finding(
-            kind="timeouts",
-            model=case.name,
-            what="requests are given up before they are answered",
-            evidence=tuple(evidence),
-            certainty="certain",
-            advice="raise the client's timeout, stream, or ask for less; retries of"
-            " what is still running make it slower",
-        )
-
-
-def failing(case: Case) -> Iterator[Finding]:
-    """A share of failures, other than timeouts, that is more than bad luck."""
-    errors = {code: n for code, n in case.model.errors.items() if code != "TIMEOUT"}
-    count, total = sum(errors.values()), case.model.total_requests
-    if count >= _FAILING_CALLS and count >= _FAILING_SHARE * total:
-        code = max(errors, key=lambda code: errors[code])
-        yield Finding(
-            kind="failing",
-            model=case.name,
-            what=f"requests fail, most with {code}",
-            evidence=(
-                _share("of the requests", count / total),
-                Evidence("failures", count),
-                Evidence(code, errors[code]),
-            ),
-            certainty="certain",
-            advice=_ADVICE.get(code, "look at what the client raised: the code is its"),
-        )
-
-
-_ADVICE: Final = {
-    "CONNECTION_FAILED": "is the server running, and at this address?",
-    "INVALID_MODEL": "pull the model, or correct its name",
-    "RESOURCE_EXHAUSTED": "send fewer requests at once; the server refuses what it has"
-    " no room for (OLLAMA_MAX_QUEUE)",
-    "MODEL_NOT_LOADED": "the model does not load: less memory in use, a smaller model"
-    " or context, and the server's log",
-    "INVALID_REQUEST": "the server refuses the request's parameters: its log says why",
-    "TRUNCATED": "answers end in the middle: the server's log, and proxies in between",
-}
-
-
-def hung_calls(case: Case) -> Iterator[Finding]:
-    """A call that has been running far longer than any that ended."""
-    for operation, call in case.model.calls.items():
-        age = call.oldest_in_flight_seconds
-        if age is None or age < _HUNG_SECONDS:
-            continue
-        longest = call.latency.quantile(1.0)
-        if longest is not None and age < _HUNG_TIMES * longest:
-            continue
-        evidence = [
-            Evidence("oldest call", age, "s"),
-            Evidence("calls running", call.in_flight),
-        ]
-        if longest is not None:
-            evidence.append(Evidence("longest that ended", longest, "s"))
-        yield Finding(
-            kind="hung-calls",
-            model=case.name,
-            what=f"a call ({operation}) has been running for very long",
-            evidence=tuple(evidence),
-            certainty="likely",
-            advice="set a timeout in the client: the Ollama client has none by default",
         )
 
 
@@ -391,7 +262,7 @@ def on_the_cpu(case: Case) -> Iterator[Finding]:
     share = loaded.size_vram / loaded.size
     if share < 1:
         rate = None if case.calls is None else case.calls.decode_tokens_per_second
-        evidence = [_share("of it is in GPU memory", share)]
+        evidence = [part("of it is in GPU memory", share)]
         if rate is not None:
             evidence.append(Evidence("decode", rate, "tokens/s"))
         yield Finding(
@@ -407,8 +278,28 @@ def on_the_cpu(case: Case) -> Iterator[Finding]:
         )
 
 
+def evictions(case: Case) -> Iterator[Finding]:
+    """A model that others throw out of memory."""
+    loaded = case.loaded
+    if loaded is not None and loaded.evictions >= _EVICTIONS <= loaded.loads:
+        yield Finding(
+            kind="evictions",
+            model=case.name,
+            what="other models throw it out of memory, and it is loaded again",
+            evidence=(
+                Evidence("evictions", loaded.evictions),
+                Evidence("loads", loaded.loads),
+            ),
+            certainty="likely",
+            advice="fewer or smaller models at once, or more memory"
+            " (OLLAMA_MAX_LOADED_MODELS, context lengths); run what uses one model"
+            " together",
+        )
+
+
 CHECKS: Final[tuple[Check, ...]] = (
-    *(failing, timeouts, hung_calls, answers_cut, prompts_cut, on_the_cpu),
+    *(failing, timeouts, hung_calls, stalled, retries),
+    *(answers_cut, prompts_cut, on_the_cpu, evictions),
     *(
         cold_starts,
         waiting,
@@ -453,7 +344,7 @@ def one_takes_most(snapshot: Snapshot) -> Iterator[Finding]:
             model=name,
             what="most of the time goes into this model",
             evidence=(
-                _share("of the time of all models", times[name] / whole),
+                part("of the time of all models", times[name] / whole),
                 Evidence("requests", snapshot.models[name].total_requests),
             ),
             certainty="certain",

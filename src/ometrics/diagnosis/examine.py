@@ -5,13 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ometrics.diagnosis.checks import (
-    CHECKS,
-    Case,
-    few_requests,
-    generating,
-    one_takes_most,
-)
+from ometrics.diagnosis.case import Case, generating
+from ometrics.diagnosis.checks import CHECKS, few_requests, one_takes_most
 from ometrics.diagnosis.finding import Finding
 from ometrics.loaded import LoadedModel
 from ometrics.snapshot import Snapshot

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from ometrics.clock import Clock
     from ometrics.snapshot import Snapshot
+    from ometrics.sources import Source
 
 _LONGEST_WAIT: Final = 60.0
 _MAX_ANSWER: Final = 1 << 20
@@ -255,6 +256,10 @@ class Residency:
         """The same snapshot with what the server said last."""
         return replace(snapshot, loaded_models=self._models)
 
+    def beside(self, source: Source) -> Source:
+        """A source of the same numbers with what the server said last."""
+        return _Beside(source, self)
+
     def _run(self) -> None:
         wait = self._interval
         while True:
@@ -278,6 +283,17 @@ class Residency:
     ) -> None:
         """Close."""
         self.close()
+
+
+class _Beside:
+    """A source, and what a server says beside it."""
+
+    def __init__(self, source: Source, residency: Residency) -> None:
+        self._source, self._residency = source, residency
+
+    def snapshot(self) -> Snapshot:
+        """Of both."""
+        return self._residency.added_to(self._source.snapshot())
 
 
 # What a server says goes into exports as it is, so it must be what it seems to be.

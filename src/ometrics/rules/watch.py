@@ -61,6 +61,7 @@ class Watch:
         notify: Receivers, or functions that are called with each `Alert`.
         interval: Seconds between evaluations; at most 0.75 with `stalls`.
         stalls: What calls in flight are held against; `None` looks at none.
+        findings: Whether what `diagnose` finds is told of too.
         state: File that incidents outlive a restart in; `None` for none. It has names
             of rules and models, and no secrets.
         clock: Where to read the time instead of the system, for tests.
@@ -82,6 +83,7 @@ class Watch:
         notify: Iterable[Receiver | Callable[[Alert], object]] = (),
         interval: float = 1.0,
         stalls: Stalls | None = None,
+        findings: bool = False,
         state: str | os.PathLike[str] | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -94,9 +96,12 @@ class Watch:
         if stalls is not None:
             self._stalls = StallWatch(source, stalls, self._clock)
             self._interval = min(self._interval, _STALL_INTERVAL)
-        self._engine = Engine(
-            rules, () if self._stalls is None else self._stalls.conditions
-        )
+        conditions = [] if self._stalls is None else [*self._stalls.conditions]
+        if findings:
+            from ometrics.diagnosis.current import Findings
+
+            conditions += Findings(source, clock=self._clock).conditions
+        self._engine = Engine(rules, conditions)
         self._window = _Taken(self._windows_of(source), self._clock)
         self._outboxes = [
             Outbox(one if isinstance(one, Receiver) else Callback(one))

@@ -27,6 +27,8 @@ def amount(value: float | None, unit: str) -> str:
 
 def sentence(alert: Alert) -> str:
     """One line that says it all; safe to print."""
+    if alert.unit == "finding":
+        return _finding(alert)
     model = f" of {harmless(alert.model)}" if alert.model else ""
     what = f"{harmless(alert.rule)}: {alert.metric}{model}"
     if alert.state == "firing":
@@ -39,6 +41,14 @@ def sentence(alert: Alert) -> str:
     if alert.value is None:
         return f"{what} is over after {lasted}: the rule is gone"
     return f"{what} is back at {amount(alert.value, alert.unit)} after {lasted}"
+
+
+def _finding(alert: Alert) -> str:
+    model = harmless(alert.model) or "all models"
+    if alert.state == "firing":
+        return f"{alert.rule}: {model}: {alert.metric}"
+    lasted = duration((alert.at - alert.began).total_seconds())
+    return f"{alert.rule}: {model}: over after {lasted}"
 
 
 def _of_call(alert: Alert) -> str:
