@@ -19,7 +19,7 @@ from sidecars import sidecar
 from told_agents import CHAT, agent
 
 import ometrics
-from ometrics import Snapshot
+from ometrics import MetricsCollector, Snapshot
 from ometrics.export.prometheus import OPENMETRICS, PROTOBUF
 
 pytest.importorskip("click", reason="the extra cli is not installed")
@@ -251,3 +251,20 @@ def test_two_containers_and_a_sidecar(directory: Path) -> None:
     assert {"agent.py", "other.py"} == {found["program"] for found in labels}
     assert {"1"} == {found["pid"] for found in labels}
     assert 2 == total.total_requests
+
+
+def test_says_what_is_wrong(directory: Path, tmp_path: Path) -> None:
+    """Rules hold for all processes together, and findings are on the page."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nname="fails"\nmetric="errors"\nabove=5\n')
+    with (
+        MetricsCollector(directory=directory) as collector,
+        sidecar(directory, "--rules", str(rules)) as (process, url),
+    ):
+        for _ in range(20):
+            collector.record_error("llama3.2", "TIMEOUT")
+        assert process.stderr is not None
+        assert "firing fails: errors of llama3.2" in process.stderr.readline()
+        page = get(f"{url}/metrics").decode()
+
+    assert 'ometrics_findings{finding="timeouts"' in page

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 from rich.console import Console
-from rich.text import Text
 
+from ometrics.cli import alerts
+from ometrics.cli.alerts import rules_option
 from ometrics.cli.arguments import writable
 from ometrics.cli.check import load_rules
 from ometrics.cli.command import Command
@@ -33,9 +34,6 @@ from ometrics.cli.stored import usable
 from ometrics.collector import MetricsCollector
 from ometrics.diagnosis import Findings, diagnose
 from ometrics.export import json as json_export
-from ometrics.rules import Alert
-from ometrics.rules.load import RuleSet
-from ometrics.rules.words import sentence
 from ometrics.view import tables
 from ometrics.view.escape import harmless
 from ometrics.view.terminal import can_animate, console_for
@@ -109,13 +107,7 @@ and other machines only with --token-file, --tls-client-ca or --allow-public.
     is_flag=True,
     help="Show a table that updates in place, when standard error is a terminal.",
 )
-@click.option(
-    "--rules",
-    "rules_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="TOML",
-    help="Say when a rule of this file is broken; 'default' for those that suit most.",
-)
+@rules_option
 @click.option(
     "--poll/--no-poll",
     "polls",
@@ -210,7 +202,7 @@ def proxy(
             if polls:
                 collector.poll_ollama(upstream)
             if rules is not None:
-                _watch(collector, rules, console)
+                stack.callback(alerts.watch(collector, rules, console).close, 2.0)
             if otlp is not None:
                 stack.callback(exporter(collector, otlp).close)
         end.watch()
@@ -251,16 +243,6 @@ def _work(
     while closing.is_alive() and not end.is_urgent:
         closing.join(LOOK_S)
     running.close(0.0)
-
-
-def _watch(collector: MetricsCollector, rules: RuleSet, console: Console) -> None:
-    """Say when a rule is broken, and tell whom its file names."""
-
-    def say(alert: Alert) -> None:
-        style = "bold red" if alert.state == "firing" else "green"
-        console.print(Text(f"ometrics: {alert.state} {sentence(alert)}", style))
-
-    collector.watch(rules.rules, notify=[*rules.notify, say], stalls=rules.stalls)
 
 
 def _report(collector: MetricsCollector, console: Console, json: Path | None) -> None:

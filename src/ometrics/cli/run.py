@@ -14,6 +14,7 @@ from typing import Final
 import click
 
 from ometrics._segment import HAS_SEGMENTS
+from ometrics.cli.alerts import rules_option
 from ometrics.cli.arguments import writable
 from ometrics.cli.check import load_rules
 from ometrics.cli.command import Command
@@ -208,13 +209,7 @@ class Program:
     metavar="STORE",
     help="Keep history in STORE, a file or a database URL, for 'history'.",
 )
-@click.option(
-    "--rules",
-    "rules_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="TOML",
-    help="Say when a rule of this file is broken; 'default' for those that suit most.",
-)
+@rules_option
 @click.option(
     "--directory",
     envvar="OMETRICS_DIR",

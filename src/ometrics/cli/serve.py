@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from ometrics.cli import alerts
+from ometrics.cli.alerts import rules_option
+from ometrics.cli.check import load_rules
 from ometrics.cli.command import Command
 from ometrics.cli.serving import (
     Address,
@@ -23,12 +27,14 @@ from ometrics.cli.serving import (
     store_option,
 )
 from ometrics.cli.stored import usable
+from ometrics.diagnosis import Findings
 from ometrics.export.names import INSTANCE, Family, Labels, Metric
 from ometrics.segments import Apart, Followed, attach
 from ometrics.segments.places import open_directory
 from ometrics.serve.numbers import counter, gauge
 from ometrics.sources import Source
 from ometrics.text import valid
+from ometrics.view.terminal import console_for
 
 if TYPE_CHECKING:
     from ometrics.export.otlp import PeriodicExporter
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
 EXAMPLES: Final = (
     ("ometrics serve /run/ometrics/agents", "then Prometheus reads port 9464"),
     ("ometrics serve DIR --per-instance", "and sees each process"),
+    ("ometrics serve DIR --rules default", "and be told when something is wrong"),
     ("ometrics serve DIR --otlp http://127.0.0.1:4318", "send it, too"),
     ("ometrics serve DIR --store metrics.db", "keep the history of all of them"),
 )
@@ -93,6 +100,7 @@ METRICS: Final = (RUNNING, ENDED, BAD, PROCESS)
 @click.option(
     "--per-instance", is_flag=True, help="Keep processes apart instead of adding them."
 )
+@rules_option
 @otlp_option
 @store_option
 @guarded("Readers", "")
@@ -102,6 +110,7 @@ def serve(
     listen: tuple[str, int],
     otlp: str | None,
     store: str | None,
+    rules_file: Path | None,
     token_file: str | None,
     tls_cert: str | None,
     tls_key: str | None,
@@ -112,6 +121,7 @@ def serve(
 ) -> int:
     """Serve the numbers of all processes of a DIRECTORY: one page for a machine."""
     end = End()
+    rules = None if rules_file is None else load_rules(rules_file)
     sending: PeriodicExporter | None = None
     with ExitStack() as stack:
         with starting():
@@ -131,7 +141,7 @@ def serve(
                 tls_client_ca=tls_client_ca,
                 allowed_hosts=hosts,
                 allow_public=allow_public,
-                numbers=[lambda: _numbers(followed)],
+                numbers=[lambda: _numbers(followed), Findings(followed)],
             )
             stack.enter_context(endpoint)
             if (where := usable(store)) is not None:
@@ -139,6 +149,9 @@ def serve(
 
                 writer = Writer(where, followed, lasting=True).start()
                 stack.callback(writer.close)
+            if rules is not None:
+                console = console_for(sys.stderr)
+                stack.callback(alerts.watch(followed, rules, console).close, 2.0)
             if otlp is not None:
                 sending = exporter(source, otlp)
         end.watch()

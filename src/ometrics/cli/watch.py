@@ -16,18 +16,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn, TextIO
 
-from rich.text import Text
-
 from ometrics import ollama
+from ometrics.cli import alerts
 from ometrics.cli.findings import problems
 from ometrics.diagnosis import Findings, diagnose
 from ometrics.export import json as json_export
 from ometrics.instrumentation.unmeasured import notes
-from ometrics.rules import Alert
 from ometrics.rules.load import RuleSet
-from ometrics.rules.receivers import Receiver
 from ometrics.rules.watch import Watch as RulesWatch
-from ometrics.rules.words import sentence
 from ometrics.snapshot import Snapshot
 from ometrics.sources import Source
 from ometrics.view import tables
@@ -83,16 +79,7 @@ class Watch:
 
     def alert(self, rules: RuleSet) -> None:
         """Say when a rule is broken, and tell whom its file names."""
-
-        def say(alert: Alert) -> None:
-            style = "bold red" if alert.state == "firing" else "green"
-            line = f"ometrics: {alert.state} {sentence(alert)}"
-            self._console.print(Text(line, style))
-
-        told: list[Receiver | Callable[[Alert], object]] = [*rules.notify, say]
-        self._rules = RulesWatch(
-            self._source, rules.rules, notify=told, stalls=rules.stalls
-        ).start()
+        self._rules = alerts.watch(self._source, rules, self._console)
 
     def poll(self) -> None:
         """Ask the server for its models meanwhile, for what is shown and said of it."""

@@ -4,7 +4,8 @@
     for finding in ometrics.diagnose(mc):
         print(finding)
 
-Each finding is one function in `checks` or `failures`; its limits are in `docs/diagnosis.md`.
+Each finding is one function in `checks` or `failures`; its limits are in
+`docs/diagnosis.md`.
 """
 
 from __future__ import annotations
