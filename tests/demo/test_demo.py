@@ -58,6 +58,14 @@ def test_demo_on_an_ollama(tmp_path: Path) -> None:
         ends = [("2", "killed by signal 9"), ("3", "exit 0"), ("3", "exit 0")]
         assert ends == row.findall(result.stdout)
     assert kept.resource_metrics is not None
+    for named in (
+        "firing stalled stream: ",
+        "resolved stalled stream: ",
+        "forgetful:1b: prompts are as long as the context",
+        "broken:1b: requests fail, most with RESOURCE_EXHAUSTED",
+    ):
+        assert named in result.stdout
+    assert not [name for name in kept.models if name.startswith("broken")]
 
 
 def test_the_second_demo_continues_the_history_of_the_first(tmp_path: Path) -> None:

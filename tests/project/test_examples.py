@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# What a block prints, if that is shown right below it.
+OUTPUT = re.compile(r"\n\n((?:    .*\n)+)")
 
 # What a reader must see in the output of each example.
 EXPECTED = {
@@ -60,29 +62,38 @@ def test_example(path: Path, tmp_path: Path) -> None:
     assert EXPECTED[path.name] in run(path, tmp_path)
 
 
-def blocks() -> list[tuple[str, str]]:
-    """Every block of Python in the documents, with where it stands."""
+def blocks() -> list[tuple[str, str, str | None]]:
+    """Every block of Python in the documents: where it stands, and what it prints."""
     found = []
     for document in DOCUMENTS:
         text = document.read_text(encoding="utf-8") if document.exists() else ""
         for match in BLOCK.finditer(text):
             line = text.count("\n", 0, match.start()) + 1
-            found.append((f"{document.name}:{line}", match[1]))
+            shown = OUTPUT.match(text, match.end())
+            output = None if shown is None else re.sub("(?m)^    ", "", shown[1])
+            found.append((f"{document.name}:{line}", match[1], output))
     return found
 
 
 @pytest.mark.parametrize(
-    "code", [pytest.param(code, id=where) for where, code in blocks()]
+    ("code", "output"),
+    [pytest.param(code, output, id=where) for where, code, output in blocks()],
 )
-def test_documented_code(code: str, tmp_path: Path) -> None:
-    """The Python in a document runs as it stands, against a scripted Ollama."""
+def test_documented_code(code: str, output: str | None, tmp_path: Path) -> None:
+    """
+    The Python in a document runs as it stands, against a scripted Ollama.
+
+    It prints what the document says below it.
+    """
     program = tmp_path / "example.py"
     program.write_text(code, encoding="utf-8")
     with ScriptedOllama() as server:
-        run(
+        printed = run(
             program,
             tmp_path,
             OLLAMA_HOST=server.url,
             OPENAI_BASE_URL=server.openai_url,
             OPENAI_API_KEY="unused",
         )
+    if output is not None:
+        assert output == printed

@@ -24,7 +24,8 @@ NOTES: Final = """
 A planner and a reviewer (threads) and two workers (asyncio) write about things; an
 intern makes every mistake once, so that a 404, a cancelled stream and a timeout are
 seen. Then come an agent in another language, and three agents in processes of their
-own, one of which is killed. The answers come from a real model, as good as it is.
+own, one of which is killed. The answers come from a real model, as good as it is. At
+the end a scripted server stalls, cuts prompts and fails, and all three are named.
 """
 
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 import ometrics.ollama
 from ometrics.collector import MetricsCollector
-from ometrics.demo import other_language, pool
+from ometrics.demo import other_language, pool, troubles
 from ometrics.demo.server import find_server
 from ometrics.demo.team import Team
 from ometrics.export import json as json_export
@@ -119,6 +119,8 @@ def run(
         if processes is not None:
             snapshot = snapshot.merge(processes)
     _report(snapshot, server.model, console, json)
+    if not interrupted:
+        troubles.provoke(console.print)
     if interrupted:
         return INTERRUPTED
     return 0 if team.completed else 1
