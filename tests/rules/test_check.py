@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 from cli_runs import call, export, snapshot
+from msgspec.structs import replace
 
-from ometrics import Snapshot
+from ometrics import MetricsCollector, Snapshot
 from ometrics.rules import Objective, Rule, expect
 from ometrics.rules.check import check
 
@@ -117,7 +119,6 @@ def test_the_rules_commands(tmp_path: Path) -> None:
 
 def test_rules_test_replays_exports(tmp_path: Path) -> None:
     """Successive exports say when an incident would have begun and ended."""
-    from ometrics import MetricsCollector
     from ometrics.testing import FakeClock
 
     clock = FakeClock()
@@ -143,6 +144,50 @@ def test_rules_test_replays_exports(tmp_path: Path) -> None:
     ]
     assert (0, 1, 2) == (result.returncode, half.returncode, backwards.returncode)
     assert "give files in the order" in backwards.stderr
+
+
+def test_rules_test_replays_a_history(tmp_path: Path) -> None:
+    """Its windows say the same as exports at their ends would."""
+    pytest.importorskip("sqlalchemy", reason="the extra store is not installed")
+    import ometrics.store
+    from ometrics.store.rows import Window, microseconds
+
+    path, rules = tmp_path / "metrics.db", tmp_path / "rules.toml"
+    begin = datetime(2026, 11, 24, 9, tzinfo=timezone.utc)
+    with ometrics.store.open(path) as store:
+        for minute, latency in enumerate([0.1, 3.0, 3.0, 3.0, 0.1, 0.1, 0.1]):
+            collector = MetricsCollector()
+            collector.record_latency("m", latency)
+            times = [begin + timedelta(minutes=minute + i) for i in (0, 1)]
+            counts = replace(
+                collector.snapshot(), start_time=times[0], collection_time=times[1]
+            )
+            window = Window(*map(microseconds, times), counts)
+            store.write("i", minute + 1, window)
+    rules.write_text(
+        "[[rule]]\nname = 'slow'\nmetric = 'latency.max'\nabove = '1s'\n"
+        "over = '1m'\nfor = '1m'\n",
+        encoding="utf-8",
+    )
+    result = call("rules", "test", rules, path)
+
+    assert [
+        ["2026-11-24", "09:03:00Z", "firing", "slow:"],
+        ["2026-11-24", "09:06:00Z", "resolved", "slow:"],
+    ] == [line.split()[:4] for line in result.stdout.splitlines()[:2]]
+    assert 0 == result.returncode
+
+
+def test_rules_test_tries_a_series() -> None:
+    """Numbers that are made up; what is no series is wrong usage."""
+    series = "error_rate = 0x5 50x5"
+    result = call("rules", "test", "default", "--series", series)
+    wrong = call("rules", "test", "default", "--series", "error_rate = lots")
+    neither = call("rules", "test", "default")
+
+    assert "firing   requests fail: error_rate of a model is 50" in result.stdout
+    assert (1, 2, 2) == (result.returncode, wrong.returncode, neither.returncode)
+    assert "'lots' is no limit for error_rate" in wrong.stderr
 
 
 def test_the_default_rules() -> None:
