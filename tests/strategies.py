@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 
 from hypothesis import strategies as st
 
+from ometrics.gpus import GpuMetrics
 from ometrics.histogram import (
     DEFAULT_BUCKETS,
     GENAI_DURATION_BUCKETS,
@@ -157,6 +158,18 @@ def sample_snapshot() -> Snapshot:
                 evictions=2,
             ),
             "gone:1b": LoadedModel(name="gone:1b", loaded=False),
+        },
+        gpus={
+            "0 NVIDIA L4": GpuMetrics(
+                name="0 NVIDIA L4",
+                memory_used=6_000_000_000,
+                memory_total=24_000_000_000,
+                utilization=0.75,
+                temperature=61.0,
+                power=70.5,
+                energy_mj=1_234_567,
+            ),
+            "1 GPU": GpuMetrics(name="1 GPU"),
         },
         invalid_values={"nan": 1, "negative": 2},
         truncated_names=1,

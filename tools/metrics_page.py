@@ -22,6 +22,7 @@ SCOPES: dict[Scope, str] = {
     "model": "Of each model",
     "call": "Of each model and operation, for instrumented calls",
     "server": "Of each model that an Ollama server told of, where one is asked",
+    "gpu": "Of each GPU of the machine, where somebody looks",
     "snapshot": "Of the collector",
 }
 

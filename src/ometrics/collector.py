@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ometrics.clock import Clock
     from ometrics.events import EventChannel
     from ometrics.export.files import AnyPath
+    from ometrics.gpu_sampling import GpuSampler
     from ometrics.ollama import Residency
     from ometrics.resources import ResourceSampler
     from ometrics.rules import Alert, Objective, Rule, Stalls
@@ -87,6 +88,7 @@ class MetricsCollector(Core):
         "_clock",
         "_closed",
         "_endpoints",
+        "_gpus",
         "_identities",
         "_made",
         "_residency",
@@ -103,6 +105,7 @@ class MetricsCollector(Core):
     _channel_capacity: int
     _clock: Clock | None
     _made: dict[str, Any]
+    _gpus: GpuSampler | None
     _residency: Residency | None
     _sampler: ResourceSampler | None
     _watches: list[Watch]
@@ -134,6 +137,7 @@ class MetricsCollector(Core):
         self._closed = False
         self._endpoints = []
         self._identities = {}
+        self._gpus = None
         self._residency = None
         self._sampler = None
         self._watches = []
@@ -320,6 +324,28 @@ class MetricsCollector(Core):
             self._residency.close()
         self._residency = polling
 
+    def sample_gpus(self, interval: float = 5.0) -> None:
+        """
+        Look at this machine's GPUs until `close()`: `Snapshot.gpus`.
+
+        Without a GPU, or its vendor's library (extras `nvidia`, `amd`), none is seen.
+
+        Args:
+            interval: Seconds between two looks. A second call changes it.
+
+        Raises:
+            RuntimeError: The collector is closed.
+            ValueError: `interval` is not above zero.
+        """
+        from ometrics.gpu_sampling import GpuSampler
+
+        if self._closed:
+            raise RuntimeError("the collector is closed: nothing looks for it any more")
+        sampler = GpuSampler(interval=interval)
+        if self._gpus is not None:
+            self._gpus.close()
+        self._gpus = sampler.start()
+
     def _snapshot(self, *, reset: bool) -> Snapshot:
         if self._sampler is not None:
             self._sampler.revive()
@@ -329,9 +355,10 @@ class MetricsCollector(Core):
         snapshot: Snapshot = _reading.snapshot(
             self, self.buckets, self.instance_id, reset
         )
-        if self._residency is not None:
-            self._residency.revive()
-            return self._residency.added_to(snapshot)
+        for watcher in (self._residency, self._gpus):
+            if watcher is not None:
+                watcher.revive()
+                snapshot = watcher.added_to(snapshot)
         return snapshot
 
     def get_model_metrics(self, model: str) -> PerformanceMetrics | None:
@@ -618,6 +645,8 @@ class MetricsCollector(Core):
             self._sampler.close()
         if self._residency is not None:
             self._residency.close()
+        if self._gpus is not None:
+            self._gpus.close()
         for endpoint in self._endpoints:
             endpoint.close()
 

@@ -17,10 +17,10 @@ class Observed(Counter, frozen=True):
 
     stored: bool = False
 
-    def merge(self, one: Any, other: Any) -> int:
+    def merge(self, one: Any, other: Any) -> int | None:
         """What the one saw that saw more."""
-        seen: int = max(self.of(one), self.of(other))
-        return seen
+        known = [seen for seen in (self.of(one), self.of(other)) if seen is not None]
+        return max(known, default=None)
 
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -33,6 +33,7 @@ from ometrics.fields import (
     seconds_of_ns,
     since_1970,
 )
+from ometrics.gpus import GpuMetrics
 from ometrics.loaded import LoadedModel
 from ometrics.models import (
     CALL_HISTOGRAMS,
@@ -270,6 +271,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
             " it (`poll_ollama`)."
         ),
     ] = {}
+    gpus: Annotated[
+        dict[str, GpuMetrics],
+        Members("Name -> `GpuMetrics`; empty unless somebody looks (`sample_gpus`)."),
+    ] = {}
     task_statistics: Annotated[TaskStatistics, Part("How tasks went.")] = (
         TaskStatistics()
     )
@@ -380,6 +385,30 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         """Requests counted under `__overflow__`, past the limit of models."""
         overflow = self.models.get(OVERFLOW_MODEL)
         return overflow.total_requests if overflow is not None else 0
+
+    @property
+    def energy_per_token(
+        self,
+    ) -> Annotated[
+        float | None,
+        Gauge(
+            "Energy of all GPUs over completion tokens of all models.",
+            Metric("ometrics.energy_per_token", "J"),
+        ),
+    ]:
+        """
+        Joules of all GPUs for each completion token; `None` if either is unknown.
+
+        Of a window (`delta`) it is exact; else energy counts from when sampling began.
+        Whatever else the GPUs did is in it.
+        """
+        energies = [g.energy_mj for g in self.gpus.values() if g.energy_mj is not None]
+        tokens = sum(
+            call.completion_tokens or 0
+            for model in self.models.values()
+            for call in model.calls.values()
+        )
+        return sum(energies) / 1e3 / tokens if energies and tokens else None
 
     def merge(self, other: Snapshot) -> Snapshot:
         """

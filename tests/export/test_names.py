@@ -15,6 +15,7 @@ from hypothesis import given
 from strategies import START, sample_snapshot, snapshots
 
 from ometrics.export.names import METRICS, families, prometheus_label
+from ometrics.gpus import GpuMetrics
 from ometrics.histogram import (
     GENAI_DURATION_BUCKETS,
     GENAI_TOKEN_BUCKETS,
@@ -35,7 +36,8 @@ ROOT = Path(__file__).parents[2]
 
 # Fields that are not numbers of their own: keys, containers, and windows of a model.
 NOT_NUMBERS = {
-    *("models", "task_statistics", "resource_metrics", "loaded_models"),
+    *("models", "task_statistics", "resource_metrics", "loaded_models", "gpus"),
+    "gpus.*.name",
     *("loaded_models.*.name", "loaded_models.*.quantization"),
     "loaded_models.*.parameters",
     *("models.*.model", "models.*.calls", "models.*.uptime_seconds"),
@@ -76,6 +78,7 @@ def test_every_field_of_the_snapshot_has_a_metric() -> None:
             ("task_statistics.", TaskStatistics),
             ("resource_metrics.", ResourceMetrics),
             ("loaded_models.*.", LoadedModel),
+            ("gpus.*.", GpuMetrics),
         )
         for field in struct.__struct_fields__
     }
@@ -107,7 +110,8 @@ def test_names_are_unique_and_well_formed() -> None:
     for metric in METRICS:
         assert re.fullmatch(r"(ometrics|gen_ai)(\.[a-z]+(_[a-z]+)*)+", metric.name)
         assert re.fullmatch(r"[a-z]+(_[a-z]+)*", metric.prometheus)
-        assert metric.unit in ("s", "By", "1", "") or metric.unit[0] == "{"
+        units = ("s", "By", "1", "J", "W", "Cel", "")
+        assert metric.unit in units or metric.unit[0] == "{"
         for key in metric.labels:
             assert re.fullmatch(r"[a-z]+(_[a-z]+)*", prometheus_label(key))
 

@@ -23,6 +23,7 @@ from msgspec import Meta
 
 from ometrics import _json_plan
 from ometrics.fields import UINT64_MAX, Field, fields_of
+from ometrics.gpus import GpuMetrics
 from ometrics.histogram import (
     TOKEN_SECONDS,
     LatencyHistogram,
@@ -292,6 +293,7 @@ _FIRST: Final[dict[type, tuple[str | Key, ...]]] = {
         *("min_completion_ms", "max_completion_ms", "duration_unknown", "sum_ns"),
     ),
     LoadedModel: (),
+    GpuMetrics: (),
     ResourceMetrics: (
         # The original's megabytes are an integer; `memory_usage_mb_exact` is the rest.
         Key(
@@ -309,6 +311,7 @@ _NAMES: Final[dict[Any, str]] = {
     TaskStatistics: "Tasks",
     ResourceMetrics: "Resources",
     LoadedModel: "LoadedModel",
+    GpuMetrics: "Gpu",
 }
 # Where the original has another name than the field, or another meaning of it.
 _RENAMED: Final[dict[tuple[Any, str], str]] = {

@@ -60,12 +60,13 @@ from ometrics.fields import (
     Part,
     fields_of,
 )
+from ometrics.gpus import GpuMetrics
 from ometrics.loaded import LoadedModel
 from ometrics.models import CallMetrics, PerformanceMetrics
 from ometrics.snapshot import ResourceMetrics, Snapshot, TaskStatistics
 from ometrics.text import valid
 
-Scope: TypeAlias = Literal["snapshot", "model", "call", "server"]
+Scope: TypeAlias = Literal["snapshot", "model", "call", "server", "gpu"]
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 #: What is exported: one snapshot, or several by name, which stay apart.
 Shown: TypeAlias = Snapshot | Mapping[str, Snapshot]
@@ -84,9 +85,17 @@ SCOPE_LABELS: Final[Mapping[Scope, tuple[str, ...]]] = {
     "model": (MODEL,),
     "call": (MODEL, OPERATION, PROVIDER),
     "server": (MODEL,),
+    "gpu": ("gpu",),
 }
 
-_UNIT_SUFFIXES: Final = {"s": "seconds", "By": "bytes", "1": "ratio"}
+_UNIT_SUFFIXES: Final = {
+    "s": "seconds",
+    "By": "bytes",
+    "1": "ratio",
+    "J": "joules",
+    "W": "watts",
+    "Cel": "celsius",
+}
 
 
 def prometheus_label(key: str) -> str:
@@ -100,8 +109,8 @@ class Metric(NamedTuple):
 
     Attributes:
         scope: What the reader is given: the snapshot, each model, each model and
-            operation, or each model that a server told of; `SCOPE_LABELS` names the
-            labels that come with it.
+            operation, each model that a server told of, or each GPU; `SCOPE_LABELS`
+            names the labels that come with it.
         name: OpenTelemetry name.
         kind: `counter`, `gauge`, `histogram` or `info`.
         unit: UCUM unit.
@@ -229,11 +238,13 @@ _SOURCE: Final[Mapping[Scope, str]] = {
     "model": "models.*.",
     "call": "models.*.calls.*.",
     "server": "loaded_models.*.",
+    "gpu": "gpus.*.",
 }
 _MEMBERS: Final[Mapping[str, tuple[type, Scope]]] = {
     "models": (PerformanceMetrics, "model"),
     "calls": (CallMetrics, "call"),
     "loaded_models": (LoadedModel, "server"),
+    "gpus": (GpuMetrics, "gpu"),
 }
 _PARTS: Final[Mapping[str, type]] = {
     "task_statistics": TaskStatistics,
@@ -369,6 +380,9 @@ def _owners(
     """What the metrics of a scope are read from, each with its labels."""
     if scope == "snapshot":
         return [(encode(()), snapshot)]
+    if scope == "gpu":
+        gpus = _by_clean_name(snapshot.gpus)
+        return [(encode((("gpu", name),)), gpu) for name, gpu in gpus.items()]
     if scope == "server":
         loaded = _by_clean_name(snapshot.loaded_models)
         return [(encode(((MODEL, name),)), model) for name, model in loaded.items()]
