@@ -16,9 +16,10 @@ import json
 import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from ometrics.export import names
 from ometrics.fields import Counter, Counts, Field, Gauge, fields_of
