@@ -27,6 +27,7 @@ from real_prometheus import PROMETHEUS, Server, free_port, prometheus, wait_for
 from strategies import HOSTILE_NAME, sample_snapshot
 
 from ometrics import MetricsCollector
+from ometrics.diagnosis import Findings
 from ometrics.export import textfile
 from ometrics.export.prometheus import OPENMETRICS, PROTOBUF, TEXT, negotiate, render
 from ometrics.models import PHASES
@@ -114,13 +115,15 @@ class Growing:
 def sources() -> Iterator[tuple[int, dict[str, Any]]]:
     """A page of each source in each format over HTTP, on this port."""
     pages: dict[str, Any] = {"growing": Growing()}
+    findings = Findings(pages["growing"])
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             _, source, job = self.path.split("/")
             accept = self.headers.get("Accept")
             page_format = JOBS.get(job) or negotiate(accept)
-            page = render(pages[source].snapshot(), page_format)
+            own = [*findings()] if source == "growing" else []
+            page = render(pages[source].snapshot(), page_format, own)
             self.send_response(200)
             self.send_header("Content-Type", page_format.content_type)
             self.send_header("Content-Length", str(len(page)))
