@@ -22,7 +22,8 @@ from ometrics import CallMetrics, MetricsCollector, PerformanceMetrics, Snapshot
 from ometrics.export import prometheus as exposition
 from ometrics.export.names import METRICS
 from ometrics.rules import Engine, Objective, Rule, attained, quantities
-from ometrics.rules.prometheus import _regex, rules_file
+from ometrics.rules.prometheus import rules_file
+from ometrics.rules.promql import _regex
 from ometrics.rules.replay import replay
 from ometrics.testing import FakeClock
 
