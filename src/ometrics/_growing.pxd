@@ -37,7 +37,7 @@ cdef inline bint reserve(om_bytes *b, size_t more) noexcept nogil:
 
 
 cdef inline void put(om_bytes *b, const void *data, size_t n) noexcept nogil:
-    if reserve(b, n):
+    if n > 0 and reserve(b, n):     # of nothing, `data` may be NULL
         memcpy(b.data + b.size, data, n)
         b.size += n
 
