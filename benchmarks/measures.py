@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import empty
 from operations import MANY, filled, latencies
+from outside import MODELS, delays
 
 from ometrics import MetricsCollector
 from ometrics.fields import Histogram, stored
@@ -346,11 +347,29 @@ def imports(rounds: int = 25) -> list[Row]:
     return rows
 
 
+def read_from_outside(rounds: int = 15) -> list[Row]:
+    """How much longer a record takes while a sidecar is scraped."""
+    found = delays(rounds)
+    more = (found.sidecar - found.none) / US
+    return [
+        Row(
+            f"longest record of a second, a sidecar of {MODELS} models scraped each"
+            " 100 ms",
+            f"{found.sidecar / US:.1f} us, without {found.none / US:.1f}:"
+            f" {more:+.1f} us (a sidecar of others: {found.others / US:.1f}, its own"
+            f" endpoint: {found.own / US:.1f})",
+            "<= 20 us more",
+            more <= 20,
+        )
+    ]
+
+
 MEASURES: tuple[Callable[[], list[Row]], ...] = (
     batches,
     one_by_one,
     blocked_by_snapshot,
     blocked_by_scrape,
+    read_from_outside,
     memory,
     imports,
 )

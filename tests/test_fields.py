@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from functools import reduce
 
 import msgspec
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from strategies import sample_snapshot, snapshots
 
 from ometrics.fields import UINT64_MAX, Field, Part, fields_of
-from ometrics.histogram import LatencyHistogram
+from ometrics.histogram import DEFAULT_BUCKETS, LatencyHistogram
 from ometrics.models import CALL_HISTOGRAMS, PHASES, CallMetrics, PerformanceMetrics
 from ometrics.snapshot import ResourceMetrics, Snapshot, TaskStatistics
 
@@ -89,6 +91,14 @@ def _assert_added(merged: object, parts: list[object]) -> None:
             total = sum(value.count for value in values)
 
             assert min(total, UINT64_MAX) == field.of(merged).count, field.name
+
+
+@given(st.lists(snapshots(buckets=DEFAULT_BUCKETS), min_size=1, max_size=4))
+def test_several_at_once_are_one_after_another(several: list[Snapshot]) -> None:
+    """However many are merged in one call, every field is the same."""
+    first, *others = several
+
+    assert reduce(lambda total, one: total.merge(one), several) == first.merge(*others)
 
 
 def test_delta_undoes_merge_of_what_came_later() -> None:

@@ -49,7 +49,7 @@ def check_algebra(kind: Kind, one: Values, other: Values, third: Values) -> None
     both = a.merge(b)
 
     assert both == kind.of(one + other) == b.merge(a)
-    assert both.merge(c) == a.merge(b.merge(c))
+    assert both.merge(c) == a.merge(b.merge(c)) == a.merge(b, c)
     assert a == a.merge(nothing) == nothing.merge(a) == a - nothing
     assert nothing == a - a
     left = both - a
@@ -147,7 +147,7 @@ def test_counts_saturate() -> None:
     layout = layout_of(GENAI_DURATION_BUCKETS)
     cells = array("Q", [UINT64_MAX]).tobytes()
 
-    assert (3, cells) == layout.add(3, cells, 3, cells)
+    assert (3, cells) == layout.add([(3, cells), (3, cells)])
 
 
 @pytest.mark.parametrize("other", [1, 2**63, UINT64_MAX])
@@ -173,7 +173,7 @@ def test_full_histograms_of_all_cells() -> None:
     """However many cells are full: their sum is the limit and none becomes empty."""
     layout = layout_of(GENAI_DURATION_BUCKETS)
     cells = array("Q", [UINT64_MAX] * layout.n_cells).tobytes()
-    first, sum_of_both = layout.add(0, cells, 0, cells)
+    first, sum_of_both = layout.add([(0, cells), (0, cells)])
 
     assert (0, UINT64_MAX) == (first, total(sum_of_both))
     assert sum(array("Q", sum_of_both)) == UINT64_MAX

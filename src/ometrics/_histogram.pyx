@@ -19,7 +19,7 @@ from cpython.object cimport PyObject
 from libc.math cimport INFINITY, NAN, ceil, exp2, isnan, ldexp
 from libc.stdint cimport UINT64_MAX, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from ometrics._buckets cimport (
     EXP_CELLS,
@@ -428,36 +428,33 @@ cdef class Layout:
 
     # --- Algebra
 
-    def add(self, int first_a, bytes a not None, int first_b, bytes b not None, /):
+    def add(self, list sets not None, /):
         """
-        Cell by cell sum; returns `(first, cells)`.
+        Cell by cell sum of pairs `(first, cells)`, none empty; returns such a pair.
 
         Of more than 2^64 - 1 values the fullest cell loses what is too much, so that
         every view still adds up to one count.
         """
-        cdef om_cells ca = self.cells_of(first_a, a)
-        cdef om_cells cb = self.cells_of(first_b, b)
-        if cb.n == 0:
-            return first_a, a
-        if ca.n == 0:
-            return first_b, b
-        cdef int first = min(first_a, first_b)
-        cdef int n = max(first_a + ca.n, first_b + cb.n) - first
-        cdef bytes cells = new_cells(n)
-        cdef uint64_t *c = <uint64_t *> counts_of(cells)
-        cdef bint over_a, over_b
-        cdef uint64_t total_a = sum_of(ca.counts, ca.n, &over_a)
-        cdef uint64_t total_b = sum_of(cb.counts, cb.n, &over_b)
-        cdef int i
-        memcpy(c + (first_a - first), ca.counts, ca.n * COUNT_SIZE)
-        c += first_b - first
-        for i in range(cb.n):
-            c[i] = (
-                c[i] + cb.counts[i] if cb.counts[i] <= UINT64_MAX - c[i] else UINT64_MAX
-            )
-        if over_a or over_b or total_b > UINT64_MAX - total_a:
-            cap(<uint64_t *> counts_of(cells), n)
-        return first, cells
+        cdef int first = self.c.n_cells, end = 0, i
+        cdef om_cells few
+        cdef uint64_t values, in_all = 0, *c
+        cdef bint over, too_many = False
+        for begin, cells in sets:
+            few = self.cells_of(begin, cells)
+            first = min(first, few.first)
+            end = max(end, few.first + few.n)
+        cdef bytes added = new_cells(end - first)
+        for begin, cells in sets:
+            few = self.cells_of(begin, cells)
+            values = sum_of(few.counts, few.n, &over)
+            too_many = too_many or over or values > UINT64_MAX - in_all
+            in_all += values
+            c = <uint64_t *> counts_of(added) + few.first - first
+            for i in range(few.n):
+                c[i] += min(few.counts[i], UINT64_MAX - c[i])
+        if too_many:
+            cap(<uint64_t *> counts_of(added), end - first)
+        return first, added
 
     def subtract(
         self, int first_a, bytes a not None, int first_b, bytes b not None, /

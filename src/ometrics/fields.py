@@ -16,9 +16,9 @@ counts it, and its test.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any, Final, Literal, NoReturn, TypeAlias, TypeVar, get_type_hints
 
 import msgspec
@@ -27,7 +27,6 @@ from msgspec.structs import replace
 Kind: TypeAlias = Literal["counter", "gauge", "histogram", "info"]
 
 Owner = TypeVar("Owner")
-Value = TypeVar("Value")
 
 UINT64_MAX: Final = 2**64 - 1
 
@@ -78,8 +77,8 @@ class Field(msgspec.Struct, frozen=True):
         """What the metric is in a monitoring system."""
         return "gauge"
 
-    def merge(self, one: Any, other: Any) -> Any:
-        """The field of both owners together."""
+    def merge(self, owners: Sequence[Any]) -> Any:
+        """The field of all owners, at least one, together."""
         raise NotImplementedError
 
     def delta(self, later: Any, earlier: Any) -> Any:
@@ -89,6 +88,12 @@ class Field(msgspec.Struct, frozen=True):
     def of(self, owner: Any) -> Any:
         """This field of an owner."""
         return getattr(owner, self.name)
+
+    def known(self, owners: Sequence[Any]) -> list[Any]:
+        """This field of those owners that know it."""
+        name = self.name
+        values = [getattr(owner, name) for owner in owners]
+        return [value for value in values if value is not None]
 
 
 class ReadOnlyDict(dict[str, Any]):
@@ -124,9 +129,9 @@ def percentage(part: int, whole: int) -> float:
     return 100.0 * part / whole if whole else 0.0
 
 
-def add(one: int, other: int) -> int:
+def total(counts: Iterable[int]) -> int:
     """A sum that stops at 2^64 - 1, as the core's do."""
-    return min(one + other, UINT64_MAX)
+    return min(sum(counts), UINT64_MAX)
 
 
 def subtract(name: str, later: int, earlier: int) -> int:
@@ -142,15 +147,6 @@ def subtract(name: str, later: int, earlier: int) -> int:
             f" from {earlier} to {later}"
         )
     return later - earlier
-
-
-def _combine(
-    how: Callable[[Value, Value], Value], one: Value | None, other: Value | None
-) -> Value | None:
-    """Both if both are known, else the known one, else `None`."""
-    if one is None or other is None:
-        return other if one is None else one
-    return how(one, other)
 
 
 class Counter(Field, frozen=True):
@@ -169,9 +165,10 @@ class Counter(Field, frozen=True):
         """A counter."""
         return "counter"
 
-    def merge(self, one: Any, other: Any) -> int | None:
+    def merge(self, owners: Sequence[Any]) -> int | None:
         """The sum of what is known."""
-        return _combine(add, self.of(one), self.of(other))
+        known = self.known(owners)
+        return total(known) if known else None
 
     def delta(self, later: Any, earlier: Any) -> int | None:
         """What came in between; unknown if nobody gave it since."""
@@ -194,16 +191,16 @@ class Counts(Field, frozen=True):
         """Counters, by label."""
         return "counter"
 
-    def merge(self, one: Any, other: Any) -> dict[str, int]:
+    def merge(self, owners: Sequence[Any]) -> dict[str, int]:
         """The sums by name."""
-        ours: dict[str, int] = self.of(one)
-        theirs: dict[str, int] = self.of(other)
-        if not ours or not theirs:
-            return ours or theirs
-        total = dict(ours)
-        for key, count in theirs.items():
-            total[key] = add(total.get(key, 0), count)
-        return ReadOnlyDict(total)
+        counted: list[dict[str, int]] = [self.of(owner) for owner in owners]
+        counted = [counts for counts in counted if counts] or counted[:1]
+        if len(counted) == 1:
+            return counted[0]
+        names = dict.fromkeys(name for counts in counted for name in counts)
+        return ReadOnlyDict(
+            {name: total(c.get(name, 0) for c in counted) for name in names}
+        )
 
     def delta(self, later: Any, earlier: Any) -> dict[str, int]:
         """The differences by name; what did not grow is left out."""
@@ -235,9 +232,10 @@ class Histogram(Field, frozen=True):
         """A histogram."""
         return "histogram"
 
-    def merge(self, one: Any, other: Any) -> Any:
-        """The values of both."""
-        return self.of(one).merge(self.of(other))
+    def merge(self, owners: Sequence[Any]) -> Any:
+        """The values of all."""
+        first, *others = self.known(owners)
+        return first.merge(*others)
 
     def delta(self, later: Any, earlier: Any) -> Any:
         """The values that came in between."""
@@ -255,9 +253,10 @@ class Gauge(Field, frozen=True):
     combine: Callable[[Any, Any], Any] = max
     stored: bool = False
 
-    def merge(self, one: Any, other: Any) -> Any:
-        """What `combine` makes of both; the known one if there is only one."""
-        return _combine(self.combine, self.of(one), self.of(other))
+    def merge(self, owners: Sequence[Any]) -> Any:
+        """What `combine` makes of those that are known."""
+        known = self.known(owners)
+        return reduce(self.combine, known) if known else None
 
     def delta(self, later: Any, earlier: Any) -> Any:  # noqa: ARG002
         """As it is later."""
@@ -277,13 +276,12 @@ class Extreme(Field, frozen=True):
     count: str = ""
     stored: bool = False
 
-    def merge(self, one: Any, other: Any) -> Any:
-        """The extreme of both; `None` if one has values and does not know its own."""
-        sides = [owner for owner in (one, other) if getattr(owner, self.count)]
-        known = [self.of(owner) for owner in sides]
-        if not known or None in known:
+    def merge(self, owners: Sequence[Any]) -> Any:
+        """The extreme of all; `None` if one has values and does not know its own."""
+        extremes = [self.of(owner) for owner in owners if getattr(owner, self.count)]
+        if not extremes or None in extremes:
             return None
-        return known[0] if len(known) == 1 else self.choose(*known)
+        return reduce(self.choose, extremes)
 
     def delta(self, later: Any, earlier: Any) -> Any:
         """The later one, where it must belong to what came in between."""
@@ -297,9 +295,9 @@ class Same(Field, frozen=True):
 
     stored: bool = False
 
-    def merge(self, one: Any, other: Any) -> Any:  # noqa: ARG002
+    def merge(self, owners: Sequence[Any]) -> Any:
         """The name."""
-        return self.of(one)
+        return self.of(owners[0])
 
     def delta(self, later: Any, earlier: Any) -> Any:  # noqa: ARG002
         """The name."""
@@ -314,19 +312,20 @@ class Info(Same, frozen=True):
         """The content is in the labels."""
         return "info"
 
-    def merge(self, one: Any, other: Any) -> str:
-        """Both identities."""
-        return "+".join(sorted({*self.of(one).split("+"), *self.of(other).split("+")}))
+    def merge(self, owners: Sequence[Any]) -> str:
+        """All identities."""
+        ids = {name for owner in owners for name in self.of(owner).split("+")}
+        return "+".join(sorted(ids))
 
 
 class Window(Field, frozen=True):
-    """Seconds that were counted: the longer of two, the difference in time."""
+    """Seconds that were counted: the longest of several, the difference in time."""
 
     stored: bool = False
 
-    def merge(self, one: Any, other: Any) -> float:
-        """The longer one."""
-        seconds: float = max(self.of(one), self.of(other))
+    def merge(self, owners: Sequence[Any]) -> float:
+        """The longest one."""
+        seconds: float = max(self.known(owners))
         return seconds
 
     def delta(self, later: Any, earlier: Any) -> float:
@@ -340,12 +339,10 @@ class Part(Field, frozen=True):
 
     stored: bool = False
 
-    def merge(self, one: Any, other: Any) -> Any:
-        """Both parts together."""
-        ours, theirs = self.of(one), self.of(other)
-        if ours is None or theirs is None:
-            return ours or theirs
-        return ours.merge(theirs)
+    def merge(self, owners: Sequence[Any]) -> Any:
+        """All parts together."""
+        parts = self.known(owners)
+        return parts[0].merge(*parts[1:]) if parts else None
 
     def delta(self, later: Any, earlier: Any) -> Any:
         """What the part gained."""
@@ -356,13 +353,15 @@ class Part(Field, frozen=True):
 class Members(Part, frozen=True):
     """A mapping of names to read types; members of the same name belong together."""
 
-    def merge(self, one: Any, other: Any) -> dict[str, Any]:
-        """All members of both, those of the same name merged."""
-        members = dict(self.of(one))
-        for name, theirs in self.of(other).items():
-            ours = members.get(name)
-            members[name] = theirs if ours is None else ours.merge(theirs)
-        return ReadOnlyDict(members)
+    def merge(self, owners: Sequence[Any]) -> dict[str, Any]:
+        """All members of all, those of the same name merged."""
+        members: dict[str, list[Any]] = {}
+        for owner in owners:
+            for name, member in self.of(owner).items():
+                members.setdefault(name, []).append(member)
+        return ReadOnlyDict(
+            {name: same[0].merge(*same[1:]) for name, same in members.items()}
+        )
 
     def delta(self, later: Any, earlier: Any) -> dict[str, Any]:
         """What each member gained; one that is gone is left out."""
@@ -406,19 +405,20 @@ def _combined(owner: type) -> tuple[Field, ...]:
     return tuple(field for field in fields_of(owner) if field.name in made_of)
 
 
-def merge(one: Owner, other: Owner, **given: Any) -> Owner:
+def merge(owners: Sequence[Owner], **given: Any) -> Owner:
     """
-    Two owners of one read type as one, field by field.
+    Owners of one read type as one, field by field.
 
     Args:
-        one: A read type.
-        other: Another one of the same type.
+        owners: At least one; of one, it is itself.
         given: Fields that the caller has made.
     """
-    owner: Any = type(one)
+    if len(owners) == 1 and not given:
+        return owners[0]
+    owner: Any = type(owners[0])
     for field in _combined(owner):
         if field.name not in given:
-            given[field.name] = field.merge(one, other)
+            given[field.name] = field.merge(owners)
     result: Owner = owner(**given)
     return result
 

@@ -56,9 +56,9 @@ class GpuMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         ),
     ] = None
 
-    def merge(self, other: GpuMetrics) -> GpuMetrics:
-        """What two processes saw of one GPU."""
-        return fields.merge(self, other)
+    def merge(self, *others: GpuMetrics) -> GpuMetrics:
+        """What several processes saw of one GPU."""
+        return fields.merge((self, *others))
 
     def __sub__(self, earlier: GpuMetrics) -> GpuMetrics:
         """As it is now, with the energy used after `earlier`."""

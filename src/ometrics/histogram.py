@@ -161,30 +161,33 @@ class _Histogram(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         layout = layout_of(self.bucket_bounds)
         return layout.quantile(self.first_cell, self.cells, q, self.min, self.max)
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, *others: Self) -> Self:
         """
-        The histogram of both sets of values. Exact, associative, commutative.
+        The histogram of all sets of values. Exact, associative, commutative.
 
-        An extreme is `None` if one side has values and does not know its own. At most
-        2^64 - 1 values are kept, which is the limit of every count.
+        An extreme is `None` if one of them has values and does not know its own. At
+        most 2^64 - 1 values are kept, which is the limit of every count.
 
         Raises:
-            ValueError: The two have different `bucket_bounds`.
+            ValueError: Two have different `bucket_bounds`.
         """
-        layout = self._common_layout(other)
-        if not self.cells or not other.cells:
-            return self if self.cells else other
-        first, cells = layout.add(
-            self.first_cell, self.cells, other.first_cell, other.cells
+        for other in others:
+            self._common_layout(other)
+        sides = [side for side in (self, *others) if side.cells]
+        if len(sides) <= 1:
+            return sides[0] if sides else self
+        first, cells = layout_of(self.bucket_bounds).add(
+            [(side.first_cell, side.cells) for side in sides]
         )
-        sides = (self, other)
         return type(self)(
             bucket_bounds=self.bucket_bounds,
             min=_if_all_known(min, [side.min for side in sides]),
             max=_if_all_known(max, [side.max for side in sides]),
             first_cell=first,
             cells=cells,
-            **{self._SUM: min(self._sum + other._sum, UINT64_MAX)},
+            **{
+                self._SUM: _saturated(sum([getattr(side, self._SUM) for side in sides]))
+            },
         )
 
     def __sub__(self, earlier: Self) -> Self:
@@ -226,7 +229,8 @@ class _Histogram(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return value
 
     def _common_layout(self, other: Self) -> _histogram.Layout:
-        if self.bucket_bounds != other.bucket_bounds:
+        bounds = self.bucket_bounds
+        if bounds is not other.bucket_bounds and bounds != other.bucket_bounds:
             raise ValueError(
                 "histograms with different buckets have no common exact counts:"
                 f" {self.bucket_bounds} and {other.bucket_bounds}"

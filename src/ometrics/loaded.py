@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -17,10 +18,9 @@ class Observed(Counter, frozen=True):
 
     stored: bool = False
 
-    def merge(self, one: Any, other: Any) -> int | None:
-        """What the one saw that saw more."""
-        known = [seen for seen in (self.of(one), self.of(other)) if seen is not None]
-        return max(known, default=None)
+    def merge(self, owners: Sequence[Any]) -> int | None:
+        """What the one saw that saw most."""
+        return max(self.known(owners), default=None)
 
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -107,9 +107,9 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             return None
         return min(self.size_vram / self.size, 1.0)
 
-    def merge(self, other: LoadedModel) -> LoadedModel:
-        """What two processes saw of one server."""
-        return fields.merge(self, other)
+    def merge(self, *others: LoadedModel) -> LoadedModel:
+        """What several processes saw of one server."""
+        return fields.merge((self, *others))
 
     def __sub__(self, earlier: LoadedModel) -> LoadedModel:
         """As it is now, with the loads and evictions after `earlier`."""

@@ -357,9 +357,9 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """Uncached prompt tokens over the server's prefill time; `None` if unknown."""
         return self.prefill_tokens / self.prefill_ns * 1e9 if self.prefill_ns else None
 
-    def merge(self, other: CallMetrics) -> CallMetrics:
-        """Both together; running calls add up, the oldest is the older of the two."""
-        return fields.merge(self, other)
+    def merge(self, *others: CallMetrics) -> CallMetrics:
+        """All together; running calls add up, the oldest is the oldest of all."""
+        return fields.merge((self, *others))
 
     def __sub__(self, earlier: CallMetrics) -> CallMetrics:
         """What came after `earlier`; running calls stay as they are now."""
@@ -555,9 +555,9 @@ class PerformanceMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """99.9th percentile in seconds, to 1.1 %; `None` of nothing."""
         return self.latency_hist.quantile(0.999)
 
-    def merge(self, other: PerformanceMetrics) -> PerformanceMetrics:
-        """Both together; the window is the longer of the two."""
-        return fields.merge(self, other)
+    def merge(self, *others: PerformanceMetrics) -> PerformanceMetrics:
+        """All together; the window is the longest of all."""
+        return fields.merge((self, *others))
 
     def __sub__(self, earlier: PerformanceMetrics) -> PerformanceMetrics:
         """What came after `earlier`."""

@@ -145,9 +145,9 @@ class TaskStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """Completed tasks in percent; 0.0 of nothing."""
         return percentage(self.completed_tasks, self.total_tasks)
 
-    def merge(self, other: TaskStatistics) -> TaskStatistics:
-        """Both together."""
-        return fields.merge(self, other)
+    def merge(self, *others: TaskStatistics) -> TaskStatistics:
+        """All together."""
+        return fields.merge((self, *others))
 
     def __sub__(self, earlier: TaskStatistics) -> TaskStatistics:
         """What came after `earlier`; extremes only where they must be of the window."""
@@ -195,9 +195,9 @@ class ResourceMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         ),
     ]
 
-    def merge(self, other: ResourceMetrics) -> ResourceMetrics:
+    def merge(self, *others: ResourceMetrics) -> ResourceMetrics:
         """The one reported last: two processes at two times have no sum."""
-        return max(self, other, key=_RESOURCE_ORDER)
+        return max((self, *others), key=_RESOURCE_ORDER)
 
     def __sub__(self, earlier: ResourceMetrics) -> ResourceMetrics:
         """As it is now."""
@@ -410,23 +410,26 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         )
         return sum(energies) / 1e3 / tokens if energies and tokens else None
 
-    def merge(self, other: Snapshot) -> Snapshot:
+    def merge(self, *others: Snapshot) -> Snapshot:
         """
-        This and another process, machine or window as one. Associative, commutative.
+        This and other processes, machines or windows as one. Associative, commutative.
 
-        Counts add up, the window spans both, resources are the latest reported.
+        Counts add up, the window spans all, resources are the latest reported. Several
+        at once take less time than one after another.
 
         Raises:
-            ValueError: The two have different latency buckets.
+            ValueError: Two have different latency buckets.
         """
-        start_time = min(self.start_time, other.start_time)
-        collection_time = max(self.collection_time, other.collection_time)
+        if not others:
+            return self
+        every = (self, *others)
+        start_time = min(one.start_time for one in every)
+        collection_time = max(one.collection_time for one in every)
         uptime = max(
-            self.uptime_seconds,
-            other.uptime_seconds,
             (collection_time - start_time).total_seconds(),
+            *(one.uptime_seconds for one in every),
         )
-        merged = fields.merge(self, other, uptime_seconds=uptime)
+        merged = fields.merge(every, uptime_seconds=uptime)
         models = {
             name: replace(model, uptime_seconds=uptime)
             for name, model in merged.models.items()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -78,7 +77,8 @@ def total_of(snapshots: Sequence[Snapshot]) -> Snapshot:
     Raises:
         ValueError: Two have different latency buckets.
     """
-    return reduce(lambda total, snapshot: total.merge(snapshot), snapshots)
+    first, *others = snapshots
+    return first.merge(*others)
 
 
 def merge(*sources: Source) -> Merged:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from math import inf
 from operator import attrgetter
 from typing import Any, Final
@@ -182,7 +181,7 @@ def _row(process: str, model: str, models: Sequence[Model], seconds: float) -> R
 def _together(histograms: Sequence[LatencyHistogram]) -> LatencyHistogram | None:
     """Their sum; `None` of nothing, and of different buckets, which have none."""
     try:
-        return reduce(LatencyHistogram.merge, histograms) if histograms else None
+        return histograms[0].merge(*histograms[1:]) if histograms else None
     except ValueError:
         return None
 

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
-
 from ometrics.histogram import LatencyHistogram
 from ometrics.models import CallMetrics, PerformanceMetrics
 
@@ -14,4 +12,5 @@ def all_calls(metrics: PerformanceMetrics) -> CallMetrics:
     if not metrics.calls:
         empty = LatencyHistogram(bucket_bounds=metrics.latency_hist.bucket_bounds)
         return CallMetrics(operation="", latency=empty, time_to_first_chunk=empty)
-    return reduce(CallMetrics.merge, metrics.calls.values())
+    first, *others = metrics.calls.values()
+    return first.merge(*others)
