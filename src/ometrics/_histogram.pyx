@@ -437,7 +437,8 @@ cdef class Layout:
         """
         cdef int first = self.c.n_cells, end = 0, i
         cdef om_cells few
-        cdef uint64_t values, in_all = 0, *c
+        cdef uint64_t values, in_all = 0
+        cdef uint64_t *c
         cdef bint over, too_many = False
         for begin, cells in sets:
             few = self.cells_of(begin, cells)
