@@ -10,7 +10,7 @@ from proxying import connect, exchange, number, read_all, request, wait_until
 
 from ometrics import MetricsCollector
 from ometrics.proxy import Proxy, Upstream
-from ometrics.testing import Hang, ScriptedOllama
+from ometrics.testing import Hang, ScriptedOllama, Status
 
 CLOSE = "Connection: close"
 
@@ -74,6 +74,30 @@ def test_the_token(server: ScriptedOllama, collector: MetricsCollector) -> None:
 
     (got_by_server,) = server.requests
     assert "authorization" not in got_by_server.headers
+
+
+def test_a_browser_asks_first(
+    server: ScriptedOllama, collector: MetricsCollector
+) -> None:
+    """Without the token, as browsers do: of an origin that may call, and no more."""
+    server.script("/api/chat", [Status(204)])
+    asks = "Access-Control-Request-Method: POST"
+    mine, other = "Origin: http://localhost:3000", "Origin: https://evil.example.com"
+    with Proxy.start(collector, upstream=server.url, port=0, token="secret") as proxy:
+        statuses = [
+            exchange(
+                proxy, request(proxy, "/api/chat", CLOSE, *headers, method=method)
+            ).split()[1]
+            for method, headers in (
+                ("OPTIONS", (mine, asks)),
+                ("OPTIONS", (other, asks)),
+                ("OPTIONS", (mine,)),
+                ("OPTIONS", (asks,)),
+                ("POST", (mine, asks)),
+            )
+        ]
+
+    assert [b"204", b"403", b"401", b"401", b"401"] == statuses
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ APPLICATIONS: Final = frozenset(
 )
 
 _GO_ON: Final = "100-continue"
+_PREFLIGHT: Final = "Access-Control-Request-Method"
 
 #: Why a request or a connection was not let through.
 Reason = Literal["host", "origin", "token", "method", "malformed", "busy", "full"]
@@ -81,7 +82,10 @@ class Guard:
             return Refusal(
                 "origin", 403, "not from a page of this origin: see --allow-origin"
             )
-        if self.bearer and not self.bearer.is_sent_in(headers.get("Authorization")):
+        # A browser asks first whether it may, and never with the token.
+        asks = method == "OPTIONS" and origin and _PREFLIGHT in headers
+        sent = headers.get("Authorization")
+        if self.bearer and not asks and not self.bearer.is_sent_in(sent):
             return Refusal("token", 401, "a bearer token is needed")
         return _unspoken(method, headers)
 
