@@ -291,6 +291,45 @@ def test_a_closed_stderr_changes_nothing(tmp_path: Path) -> None:
     assert ("1\n", 0) == (result.stdout, result.returncode)
 
 
+@posix
+@pytest.mark.parametrize("full", [True, False])
+def test_a_summary_that_cannot_be_written_loses_nothing_else(
+    full: bool, server: ScriptedOllama, tmp_path: Path
+) -> None:
+    """Its disk is full, or its reader went away: the file and the exit code are right.
+
+    Seen to fail where rich ends the process, and where the file is part of the summary.
+    """
+    (tmp_path / "runtime").mkdir(0o700)
+    out = tmp_path / "out.json"
+    program = script(tmp_path, f"{ASK}raise SystemExit(3)")
+    env = environment(server, XDG_RUNTIME_DIR=str(tmp_path / "runtime"))
+    if full:
+        stderr = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, stderr = os.pipe()
+        os.close(reader)
+    command = [*OMETRICS, "run", "--json", str(out), str(program)]
+    result = subprocess.run(
+        command, env=env, stdout=subprocess.DEVNULL, stderr=stderr, check=False
+    )
+    os.close(stderr)
+
+    assert 3 == result.returncode
+    assert 1 == load(out).total_requests
+    assert [] == list((tmp_path / "runtime" / "ometrics").iterdir())
+
+
+@posix
+def test_closed_streams_change_nothing(tmp_path: Path) -> None:
+    """As daemons have it: no standard input, output and errors at all."""
+    program = script(tmp_path, "import sys\nsys.exit(3 if sys.stdout is None else 4)")
+    command = " ".join([*OMETRICS, "run", str(program), "<&- >&- 2>&-"])
+    result = subprocess.run(command, shell=True, env=environment(), check=False)
+
+    assert 3 == result.returncode
+
+
 @pytest.mark.parametrize(
     ("args", "told"),
     [

@@ -41,6 +41,7 @@ from ometrics.view.terminal import can_animate, console_for
 if TYPE_CHECKING:
     from ometrics.proxy import Proxy
     from ometrics.serve import Endpoint
+    from ometrics.snapshot import Snapshot
 
 
 EXAMPLES: Final = (
@@ -247,14 +248,20 @@ def _work(
 
 def _report(collector: MetricsCollector, console: Console, json: Path | None) -> None:
     snapshot = collector.snapshot()
-    console.print(tables.report(snapshot), end="")
-    for finding in problems(diagnose(snapshot)):
-        console.print(finding)
-    if json is not None:
-        try:
-            json_export.write(snapshot, json)
-        except OSError as error:
-            raise click.ClickException(
-                f"cannot write {harmless(str(json))}: {error.strerror}"
-            ) from None
-        say(f"wrote {json}")
+    try:
+        console.print(tables.report(snapshot), end="")
+        for finding in problems(diagnose(snapshot)):
+            console.print(finding)
+    finally:  # the file is there also if nobody reads the summary any more
+        if json is not None:
+            _write(snapshot, json)
+
+
+def _write(snapshot: Snapshot, json: Path) -> None:
+    try:
+        json_export.write(snapshot, json)
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot write {harmless(str(json))}: {error.strerror}"
+        ) from None
+    say(f"wrote {json}")

@@ -49,7 +49,7 @@ class Child:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         handler = signal.signal(signal.SIGCHLD, _noted)  # so that it is not ignored
         begin, self._begin = os.pipe()
-        sys.stdout.flush()
+        _flush()
         self.pid = os.fork()
         if self.pid:
             os.close(begin)
@@ -131,8 +131,7 @@ def end_like(code: int) -> NoReturn:
         _leave_no_core()
         with contextlib.suppress(OSError, ValueError):  # SIGKILL has no handler
             signal.signal(-code, signal.SIG_DFL)
-        with contextlib.suppress(AttributeError, OSError):
-            sys.stdout.flush()
+        _flush()
         os.kill(os.getpid(), -code)
         code = 128 - code  # only for a signal that ends nothing
     sys.exit(code)
@@ -150,6 +149,12 @@ def _next_signal(numbers: set[int], seconds: float) -> tuple[int, int | None] | 
             return None
         time.sleep(_POLL)
     return signal.sigwait(numbers), None
+
+
+def _flush() -> None:
+    """Write what is still to be written; there may be no standard output."""
+    with contextlib.suppress(AttributeError, OSError):
+        sys.stdout.flush()
 
 
 def _has_terminal() -> bool:

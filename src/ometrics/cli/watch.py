@@ -127,14 +127,14 @@ class Watch:
 
         def report() -> None:
             snapshot = self._source.snapshot()
-            self._print(snapshot, members())
+            # The file is there also if nobody reads the summary any more.
+            self.attempt("print the summary", partial(self._print, snapshot, members))
             for note in notes(len(snapshot.models), clients()):
                 self.say(note)
-            if self._json is not None:
-                self.attempt("write the JSON", partial(self._write, snapshot))
+            self.attempt("write the JSON", partial(self._write, snapshot))
 
         self.attempt("tell of alerts", self._stop_rules)
-        self.attempt("print the summary", report)
+        self.attempt("read its numbers", report)
 
     def _stop_rules(self) -> None:
         """Look a last time, so that a short program is alerted of as well."""
@@ -142,12 +142,15 @@ class Watch:
             self._rules.step()
             self._rules.close(timeout=2.0)
 
-    def _print(self, snapshot: Snapshot, members: Sequence[Process]) -> None:
+    def _print(
+        self, snapshot: Snapshot, members: Callable[[], Sequence[Process]]
+    ) -> None:
         if sys.stderr is not None and not sys.stderr.closed:
             sys.stderr.flush()  # what the program said before comes before
         self._console.print(tables.report(snapshot), end="")
-        if len(members) > 1 or any("signal" in one.end for one in members):
-            self._console.print(tables.spaced(processes(members)), end="")
+        rows = members()
+        if len(rows) > 1 or any("signal" in one.end for one in rows):
+            self._console.print(tables.spaced(processes(rows)), end="")
         for finding in problems(diagnose(snapshot)):
             self._console.print(finding)
 
@@ -160,7 +163,8 @@ class Watch:
         """Let go of everything."""
         while self._closing:
             self.attempt(*self._closing.pop())
-        self._file.close()
+        with suppress(OSError):  # what could not be said before cannot be now
+            self._file.close()
 
     def attempt(self, what: str, step: Callable[[], object]) -> None:
         """Do something; a failure is said in a line."""

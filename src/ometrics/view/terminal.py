@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Any, Final, TextIO, cast
 
@@ -37,12 +38,22 @@ def console_for(stream: TextIO) -> Console:
         stream = cast(
             "TextIO", _Plain(stream, ascii_only=ascii_only, strip=not is_terminal)
         )
-    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+    return _Console(
+        file=stream, width=width, highlight=False, markup=False, emoji=False
+    )
 
 
 def can_animate(console: Console) -> bool:
     """Whether the stream is a terminal on which lines can be overwritten."""
     return console.file.isatty() and not console.is_dumb_terminal
+
+
+class _Console(Console):
+    """A console whose reader may go away: that is an error, and not the end."""
+
+    def on_broken_pipe(self) -> None:
+        # rich ends the process here, whatever else it was about to do.
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 class _Plain:
