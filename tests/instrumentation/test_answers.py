@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from ometrics._lines import count_texts
 from ometrics.errors import code_of_status
-from ometrics.instrumentation import answers
+from ometrics.instrumentation import answers, dialects
 from ometrics.instrumentation.answers import AnswerReader
 from ometrics.instrumentation.usage import UNKNOWN, Usage
 from ometrics.testing import (
@@ -271,10 +271,10 @@ def test_what_is_seen_at_once_is_what_decoding_sees(
         said = [reasoned(content=c, reasoning=r) for c, r, _ in chunks]
         for chunk, (_, _, last) in zip(said, chunks, strict=True):
             chunk["choices"][0]["finish_reason"] = "stop" if last else None
-        body, decoder = events(*said), answers._DECODERS["chat"]
+        body, decoder = events(*said), dialects.DECODERS["chat"]
     else:
         said = [chat_chunk(c, thinking=r) | {"done": e} for c, r, e in chunks]
-        body, decoder = lines(*said), answers._DECODERS["ollama"]
+        body, decoder = lines(*said), dialects.DECODERS["ollama"]
     count = count_texts(body, events_)
     decoded = [decoder(compact(chunk)) for chunk in said]
     ends = [last for _, _, last in chunks]

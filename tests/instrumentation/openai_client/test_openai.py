@@ -28,7 +28,7 @@ from instrumenting import (
 import ometrics.ollama
 import ometrics.openai
 from ometrics import MetricsCollector
-from ometrics.instrumentation import answers, exchange, registry
+from ometrics.instrumentation import answers, dialects, exchange, registry
 from ometrics.testing import (
     OPENAI_DONE,
     Event,
@@ -662,8 +662,8 @@ class InjectedError(Exception):
         (exchange, "AnswerReader"),
         (answers.AnswerReader, "feed"),
         (answers.AnswerReader, "complete"),
-        (answers, "openai_usage"),
-        (answers._OpenAI, "read_into"),
+        (dialects, "openai_usage"),
+        (dialects._OpenAI, "read_into"),
         (exchange.TrackedCall, "observer"),
     ],
 )
