@@ -24,7 +24,7 @@ from operations import MANY, filled, latencies
 from outside import MODELS, delays
 
 from ometrics import MetricsCollector
-from ometrics.fields import Histogram, stored
+from ometrics.fields import Distribution, stored
 from ometrics.histogram import DEFAULT_BUCKETS, layout_of
 from ometrics.models import CallMetrics, PerformanceMetrics
 from ometrics.serve.pages import Pages
@@ -286,8 +286,8 @@ def memory(models: int = 2000) -> list[Row]:
     """Bytes a model at rest: what the process grows by, and what its record is."""
     record, histogram = empty.load().sizes()
     one = histogram + 8 * layout_of(DEFAULT_BUCKETS).n_cells
-    of_model = record + one * len(stored(PerformanceMetrics, Histogram))
-    of_calls = record + one * len(stored(CallMetrics, Histogram))
+    of_model = record + one * len(stored(PerformanceMetrics, Distribution))
+    of_calls = record + one * len(stored(CallMetrics, Distribution))
     rows = []
     for calls, title, size in (
         (0, "memory a model, all views", of_model),

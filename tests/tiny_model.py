@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import gguf
 
-    from ometrics.demo.engine import Engine
+    from ometrics.demo.engine import ModelEngine
 
 needs_engine = pytest.mark.skipif(
     not (find_spec("xllamacpp") and find_spec("gguf") and find_spec("ollama")),
@@ -132,7 +132,7 @@ def _vocabulary() -> tuple[list[str], list[gguf.TokenType]]:
 
 
 @contextmanager
-def client_of(engine: Engine, transport: Any = None) -> Iterator[Any]:
+def client_of(engine: ModelEngine, transport: Any = None) -> Iterator[Any]:
     """The official client of a running engine, closed at the end."""
     import ollama
 

@@ -29,7 +29,7 @@ Written by `tools/generate.py` from the declarations in `models.py` and `snapsho
 def enums() -> str:
     """The text of `_fields.pxd`."""
     _without_core()
-    from ometrics.fields import Counter, Counts, Field, Histogram, stored
+    from ometrics.fields import Counter, Counts, Distribution, Field, stored
     from ometrics.models import CallMetrics, PerformanceMetrics
     from ometrics.snapshot import Snapshot, TaskStatistics
 
@@ -41,7 +41,7 @@ def enums() -> str:
     }
     kinds: dict[str, type[Field]] = {
         "COUNTERS": Counter,
-        "HISTOGRAMS": Histogram,
+        "HISTOGRAMS": Distribution,
         "CODES": Counts,
     }
     parts = [HEAD]

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ometrics.cli import serve as sidecar
-from ometrics.export.names import METRICS, SCOPE_LABELS, Metric, Scope
+from ometrics.export.names import METRICS, SCOPE_LABELS, MetricRow, Scope
 from ometrics.histogram import DEFAULT_BUCKETS, GENAI_DURATION_BUCKETS
 from ometrics.proxy import numbers as proxy_numbers
 from ometrics.serve import numbers
@@ -103,7 +103,7 @@ def _scope(scope: Scope, title: str) -> str:
     return _table(title, about, [row for row in METRICS if row.scope == scope])
 
 
-def _table(title: str, about: str, metrics: Iterable[Metric]) -> str:
+def _table(title: str, about: str, metrics: Iterable[MetricRow]) -> str:
     rows = "\n".join(_row(metric) for metric in metrics)
     return f"""
 ## {title}
@@ -116,7 +116,7 @@ def _table(title: str, about: str, metrics: Iterable[Metric]) -> str:
 """
 
 
-def _row(metric: Metric) -> str:
+def _row(metric: MetricRow) -> str:
     own = ", ".join(f"`{key}`" for key in metric.labels)
     return (
         f"| `{metric.prometheus}` <br> `{metric.name}` | {metric.kind}"
@@ -124,7 +124,7 @@ def _row(metric: Metric) -> str:
     )
 
 
-def _source(metric: Metric) -> str:
+def _source(metric: MetricRow) -> str:
     return f"`{metric.source}`" if metric.source else ""
 
 

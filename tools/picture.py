@@ -25,7 +25,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 import ometrics
-from ometrics.demo.server import Server, find_server
+from ometrics.demo.server import EngineServer, find_server
 from ometrics.demo.team import NO_MODEL, Team
 from ometrics.ollama import instrument, uninstrument
 from ometrics.testing import (
@@ -87,12 +87,12 @@ def answer(request: Request) -> Iterator[Mapping[str, Any] | Step]:
 
 
 @contextmanager
-def scripted() -> Iterator[Server]:
+def scripted() -> Iterator[EngineServer]:
     """A server that needs no model."""
     with ScriptedOllama(models=["llama3.2"]) as server:
         server.script("/api/chat", answer)
         server.script("/api/generate", answer)
-        yield Server("llama3.2", server.url, "a scripted server")
+        yield EngineServer("llama3.2", server.url, "a scripted server")
 
 
 def svg(console: Console) -> str:

@@ -5,7 +5,7 @@ A page of a thousand models has some 25,000 lines, most of them bucket counts. L
 and numbers are gathered from Python objects a few hundred samples at a time; their
 bytes are written with the GIL released, so that other threads run in between.
 
-No lock: a `Page` is for one thread.
+No lock: a `TextPage` is for one thread.
 """
 
 from msgspec.json import Encoder
@@ -295,7 +295,7 @@ cdef class Lines:
 
 
 @cython.final
-cdef class Page:
+cdef class TextPage:
     """
     A text page that grows family by family.
 

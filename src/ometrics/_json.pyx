@@ -108,7 +108,7 @@ cdef struct _Token:
 cdef class _Page:
     """One document while it is written."""
 
-    cdef Writer writer
+    cdef JsonWriter writer
     cdef char *start
     cdef char *at
     cdef char *end
@@ -125,7 +125,7 @@ cdef class _Page:
     cdef Py_ssize_t n_places, places_size
     cdef _Recent recent[RECENT]
 
-    def __cinit__(self, Writer writer):
+    def __cinit__(self, JsonWriter writer):
         self.writer = writer
         self.later = []
         self.shapes = {}
@@ -433,7 +433,7 @@ cdef class _Page:
         self.at = put(out, b"],", 2)
 
     cdef int put_percentiles(self, Shape shape, int depth) except -1:
-        cdef Writer writer = self.writer
+        cdef JsonWriter writer = self.writer
         cdef double values[MAX_QUANTILES]
         cdef double unit = shape.unit.seconds
         cdef double high = NAN if self.high is None else self.high * unit
@@ -579,7 +579,7 @@ cdef object located(str step, error):
 
 
 @cython.final
-cdef class Writer:
+cdef class JsonWriter:
     """
     Writes documents.
 

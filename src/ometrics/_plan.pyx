@@ -27,12 +27,12 @@ cdef class Plan:
         ImportError: The declarations are not those that the core was compiled for.
     """
     def __cinit__(self, owner, int n_counters, int n_codes, int n_histograms, others):
-        from ometrics.fields import Counter, Counts, Histogram, fields_of, stored
+        from ometrics.fields import Counter, Counts, Distribution, fields_of, stored
         if max(n_counters, n_histograms) > MAX_NUMBERS:
             raise ImportError(f"{owner.__name__} has more than {MAX_NUMBERS} numbers")
         counters = stored(owner, Counter)
         codes = stored(owner, Counts)
-        histograms = stored(owner, Histogram)
+        histograms = stored(owner, Distribution)
         if (len(counters), len(codes), len(histograms)) != (
             n_counters, n_codes, n_histograms
         ):

@@ -234,7 +234,7 @@ def family(
     """
     cdef Buffer whole = Buffer()
     cdef Buffer out = Buffer()
-    cdef Writer writer = Writer()
+    cdef ProtobufWriter writer = ProtobufWriter()
     writer.pace = pace
     out.field(FAMILY_NAME, name.encode())
     out.field(FAMILY_HELP, help.encode())
@@ -250,7 +250,7 @@ def family(
 
 
 @cython.final
-cdef class Writer:
+cdef class ProtobufWriter:
     """
     The `Metric` messages of one family.
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
-from ometrics.fields import Histogram, fields_of
+from ometrics.fields import Distribution, fields_of
 from ometrics.histogram import LatencyHistogram
 from ometrics.snapshot import PerformanceMetrics, Snapshot
 
@@ -34,7 +34,7 @@ _CLOCK_SLACK: Final = 0.25
 _KEPT_STARTS: Final = 2
 
 
-class Change(NamedTuple):
+class CountedWindow(NamedTuple):
     """
     What was counted in one window.
 
@@ -75,7 +75,7 @@ class Changes:
         """Keep what a reset of the source cleared: the next look counts it."""
         self._cleared.put(snapshot)
 
-    def look(self) -> Change:
+    def look(self) -> CountedWindow:
         """
         What came since the last look; at the first one, since the source's start.
 
@@ -96,7 +96,7 @@ class Changes:
             start = min(start, later_start)
             counts = counts.merge(later)
         self._end = end
-        return Change(start, end, _dated(counts, now, end - start), now)
+        return CountedWindow(start, end, _dated(counts, now, end - start), now)
 
     def _take_cleared(self) -> list[Snapshot]:
         taken = []
@@ -194,7 +194,7 @@ def _estimated(gained: Any, now: Any) -> Any:
     better = {}
     owner: type = type(gained)
     for field in fields_of(owner):
-        if isinstance(field, Histogram):
+        if isinstance(field, Distribution):
             histogram, whole = field.of(gained), field.of(now)
             if histogram.cells and None in (histogram.min, histogram.max):
                 # A value on the edge of a cell has no estimate that fits: unknown.

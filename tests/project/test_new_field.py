@@ -35,7 +35,7 @@ DECLARATION = """\
     ] = 0
     long_hist: Annotated[
         LatencyHistogram,
-        Histogram(
+        Distribution(
             "Latency of those requests.",
             Metric("ometrics.long_request.duration", "s"),
         ),

@@ -23,7 +23,7 @@ from instrumenting import HI, call_metrics, outcomes
 import ometrics.ollama
 import ometrics.openai
 from ometrics import CallMetrics, MetricsCollector
-from ometrics.demo.engine import Engine
+from ometrics.demo.engine import ModelEngine
 from ometrics.proxy import Proxy
 
 pytestmark = [
@@ -39,10 +39,10 @@ OPTIONS = {"num_predict": 24, "seed": 1}
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelEngine]:
     """A running engine with the tiny model."""
     model = tiny_model.build(tmp_path_factory.mktemp("model") / "tiny.gguf")
-    with Engine(model) as running:
+    with ModelEngine(model) as running:
         yield running
 
 
@@ -143,7 +143,7 @@ def check(call: CallMetrics, line: dict[str, Any]) -> None:
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("operation", ["chat", "text_completion"])
 def test_ollama(
-    engine: Engine, collector: MetricsCollector, operation: str, streamed: bool
+    engine: ModelEngine, collector: MetricsCollector, operation: str, streamed: bool
 ) -> None:
     """Tokens and durations equal those of the final line."""
     wire = Wire()
@@ -164,7 +164,7 @@ def test_ollama(
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_ollama_async(
-    engine: Engine, collector: MetricsCollector, streamed: bool
+    engine: ModelEngine, collector: MetricsCollector, streamed: bool
 ) -> None:
     """So for the asynchronous client."""
     wire = AsyncWire()
@@ -186,7 +186,7 @@ def test_ollama_async(
     )
 
 
-def test_cancelled_stream(engine: Engine, collector: MetricsCollector) -> None:
+def test_cancelled_stream(engine: ModelEngine, collector: MetricsCollector) -> None:
     """Breaking out of real inference is a cancellation, and the next call is fine."""
     name = engine.model.removesuffix(":latest")
     with ollama.Client(host=engine.url) as client:
@@ -197,7 +197,7 @@ def test_cancelled_stream(engine: Engine, collector: MetricsCollector) -> None:
     assert (1, 0, 1, 0) == outcomes(collector, "chat", name)
 
 
-def test_unknown_model(engine: Engine, collector: MetricsCollector) -> None:
+def test_unknown_model(engine: ModelEngine, collector: MetricsCollector) -> None:
     """A real 404."""
     with (
         ollama.Client(host=engine.url) as client,
@@ -209,7 +209,9 @@ def test_unknown_model(engine: Engine, collector: MetricsCollector) -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_openai(engine: Engine, collector: MetricsCollector, streamed: bool) -> None:
+def test_openai(
+    engine: ModelEngine, collector: MetricsCollector, streamed: bool
+) -> None:
     """The usage that the OpenAI client hands on is what is counted."""
     options: dict[str, Any] = {"max_tokens": 24, "seed": 1}
     if streamed:
@@ -233,7 +235,7 @@ def test_openai(engine: Engine, collector: MetricsCollector, streamed: bool) -> 
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_behind_a_proxy(engine: Engine, streamed: bool) -> None:
+def test_behind_a_proxy(engine: ModelEngine, streamed: bool) -> None:
     """A proxy counts of real inference what the wire says, and so does the client."""
     wire, behind = Wire(), MetricsCollector()
     with (

@@ -18,7 +18,7 @@ from store_work import NAMES, work
 
 import ometrics.store
 from ometrics import MetricsCollector
-from ometrics.fields import Counter, Counts, Histogram, fields_of
+from ometrics.fields import Counter, Counts, Distribution, fields_of
 from ometrics.snapshot import CallMetrics, PerformanceMetrics, Snapshot
 from ometrics.store import Retention, Store, Writer
 from ometrics.store.rows import Window, microseconds
@@ -36,7 +36,7 @@ def counted(snapshot: Snapshot) -> dict[str, Any]:
                     continue
                 if isinstance(field, Counter | Counts):
                     result[(*key, field.name)] = field.of(owner)
-                elif isinstance(field, Histogram):
+                elif isinstance(field, Distribution):
                     h = field.of(owner)
                     result[(*key, field.name)] = (
                         *(h.first_cell, h.cells, getattr(h, "sum_ns", h.total)),
@@ -332,7 +332,7 @@ def test_columns_hold_every_declared_number(data: st.DataObject) -> None:
                 counts = st.dictionaries(st.text(max_size=5), st.integers(1, 9))
                 drawn = data.draw(counts)
                 changes[field.name] = {k.replace("\0", ""): n for k, n in drawn.items()}
-            elif type(field) is Histogram:
+            elif type(field) is Distribution:
                 if isinstance(field.of(owner), LatencyHistogram):
                     values = data.draw(st.lists(st.floats(0, 5_000), max_size=20))
                     made = LatencyHistogram.of([round(v, 6) for v in values])
@@ -352,7 +352,7 @@ def test_columns_hold_every_declared_number(data: st.DataObject) -> None:
 def test_every_histogram_has_a_tag_of_its_own() -> None:
     """One byte of its name's checksum is enough; a name that collides needs another."""
     for owner in (PerformanceMetrics, CallMetrics):
-        names = [f.name for f in fields_of(owner) if type(f) is Histogram]
+        names = [f.name for f in fields_of(owner) if type(f) is Distribution]
         tags = {zlib.crc32(name.encode()) & 0xFF for name in names}
 
         assert len(names) == len(tags)

@@ -25,7 +25,7 @@ from ometrics.rules.check import check as check_rules
 from ometrics.rules.words import amount
 from ometrics.sources import Source
 from ometrics.view.escape import harmless
-from ometrics.view.fitted import Column, FittedTable
+from ometrics.view.fitted import FittedTable, TableColumn
 from ometrics.view.terminal import console_for
 
 if TYPE_CHECKING:
@@ -120,12 +120,12 @@ def report(results: Sequence[Result], console: Console) -> None:
         for result in worst
     ]
     columns = (
-        Column("rule", left=True),
-        Column("model", rank=2, left=True),
-        Column("value"),
-        Column("must be"),
-        Column("off by", rank=1),
-        Column("verdict", left=True),
+        TableColumn("rule", left=True),
+        TableColumn("model", rank=2, left=True),
+        TableColumn("value"),
+        TableColumn("must be"),
+        TableColumn("off by", rank=1),
+        TableColumn("verdict", left=True),
     )
     console.print(FittedTable(columns, rows))
     verdicts = [result.verdict for result in results]

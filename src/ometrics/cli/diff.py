@@ -18,7 +18,7 @@ from ometrics.snapshot import Snapshot
 from ometrics.sources import Source
 from ometrics.view import tables
 from ometrics.view.escape import harmless
-from ometrics.view.fitted import Column, FittedTable
+from ometrics.view.fitted import FittedTable, TableColumn
 from ometrics.view.terminal import console_for
 from ometrics.view.units import (
     UNKNOWN,
@@ -112,12 +112,12 @@ def diff(old: Source, new: Source, fail_above: float | None) -> int:
 
 
 _COLUMNS: Final = (
-    Column("model", left=True),
-    Column("old"),
-    Column("new"),
-    Column("change"),
-    Column("certain", 2),
-    Column("verdict", 1, left=True),
+    TableColumn("model", left=True),
+    TableColumn("old"),
+    TableColumn("new"),
+    TableColumn("change"),
+    TableColumn("certain", 2),
+    TableColumn("verdict", 1, left=True),
 )
 
 

@@ -21,7 +21,7 @@ from ometrics.durations import parse_length
 from ometrics.snapshot import PerformanceMetrics, Snapshot
 from ometrics.view import tables
 from ometrics.view.escape import harmless
-from ometrics.view.fitted import Column, FittedTable
+from ometrics.view.fitted import FittedTable, TableColumn
 from ometrics.view.plots import chart, sparkline
 from ometrics.view.terminal import console_for
 from ometrics.view.units import compact, count, duration, percent
@@ -183,14 +183,14 @@ def _report(
     names = list(whole.models) if model is None else [model]
     yield FittedTable(
         [
-            Column("model", left=True),
-            Column("requests"),
-            Column("over time", rank=1, left=True),
-            Column("errors", rank=2),
-            Column("p50", rank=3),
-            Column("p95"),
-            Column("p99", rank=4),
-            Column("p95 over time", rank=5, left=True),
+            TableColumn("model", left=True),
+            TableColumn("requests"),
+            TableColumn("over time", rank=1, left=True),
+            TableColumn("errors", rank=2),
+            TableColumn("p50", rank=3),
+            TableColumn("p95"),
+            TableColumn("p99", rank=4),
+            TableColumn("p95 over time", rank=5, left=True),
         ],
         [_row(series, whole.models[name]) for name in names],
     )

@@ -24,7 +24,7 @@ from ometrics.rules.words import describe, describe_stalls, sentence
 from ometrics.snapshot import Snapshot
 from ometrics.sources import Source
 from ometrics.view.escape import harmless
-from ometrics.view.fitted import Column, FittedTable
+from ometrics.view.fitted import FittedTable, TableColumn
 from ometrics.view.terminal import console_for
 from ometrics.view.units import counted
 
@@ -169,5 +169,9 @@ def metrics() -> None:
         [quantity.name, quantity.unit or "count", quantity.scope]
         for quantity in quantities().values()
     ]
-    columns = (Column("metric", left=True), Column("unit"), Column("of", left=True))
+    columns = (
+        TableColumn("metric", left=True),
+        TableColumn("unit"),
+        TableColumn("of", left=True),
+    )
     console_for(sys.stdout).print(FittedTable(columns, rows))

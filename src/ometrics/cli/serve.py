@@ -28,7 +28,7 @@ from ometrics.cli.serving import (
 )
 from ometrics.cli.stored import usable
 from ometrics.diagnosis import Findings
-from ometrics.export.names import INSTANCE, Family, Labels, Metric
+from ometrics.export.names import INSTANCE, Family, Labels, MetricRow
 from ometrics.segments import Apart, Followed, attach
 from ometrics.segments.places import open_directory
 from ometrics.serve.numbers import counter, gauge
@@ -78,7 +78,7 @@ BAD: Final = counter(
     "Files of the directory that were left out, by reason.",
     ("reason",),
 )
-PROCESS: Final = Metric(
+PROCESS: Final = MetricRow(
     *("snapshot", "ometrics.process", "info", ""),
     "Which process an instance is.",
     *("", (), (INSTANCE, "pid", "program")),

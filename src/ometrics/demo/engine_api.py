@@ -17,11 +17,11 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ometrics.demo.engine_http import (
-    ClientGoneError,
+    CallerGoneError,
     EngineError,
+    EngineListener,
     Json,
     JsonHandler,
-    Listener,
 )
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class ModelFacts:
         }
 
 
-class ApiListener(Listener):
+class ApiListener(EngineListener):
     """The listener with what its handlers need."""
 
     def __init__(self, complete: Complete, facts: ModelFacts) -> None:
@@ -179,7 +179,7 @@ class _Handler(JsonHandler):
             answers[route](body)
         except EngineError as error:
             self._refuse(error)
-        except ClientGoneError:
+        except CallerGoneError:
             self.close_connection = True
 
     # The requests

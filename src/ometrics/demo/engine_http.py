@@ -38,11 +38,11 @@ class EngineError(Exception):
         self.status = status
 
 
-class ClientGoneError(Exception):
+class CallerGoneError(Exception):
     """The client hung up, or the engine closes."""
 
 
-class Listener(ThreadingHTTPServer):
+class EngineListener(ThreadingHTTPServer):
     """Serves on a free port of 127.0.0.1 and can end every connection at once."""
 
     daemon_threads = True
@@ -179,7 +179,7 @@ class JsonHandler(BaseHTTPRequestHandler):
                 self.end_headers()
             self.wfile.write(b"%x\r\n%b\r\n" % (len(content), content))
         except OSError:
-            raise ClientGoneError from None
+            raise CallerGoneError from None
 
     def end_stream(self) -> None:
         """Write the chunk that ends a stream."""

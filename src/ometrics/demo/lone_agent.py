@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from ometrics.demo.server import Server
+from ometrics.demo.server import EngineServer
 
 QUESTION = "Write one short sentence about {}."
 
@@ -22,7 +22,7 @@ def main(host: str, model: str, topic: str) -> None:
         model: Which model.
         topic: What to ask about.
     """
-    client = Server(model, host or None, "").client()
+    client = EngineServer(model, host or None, "").client()
     message = {"role": "user", "content": QUESTION.format(topic)}
     for _ in sys.stdin:
         for _ in client.chat(model, [message], stream=True, options={"num_predict": 9}):

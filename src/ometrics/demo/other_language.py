@@ -13,7 +13,7 @@ from typing import Final
 from rich.text import Text
 
 from ometrics.collector import MetricsCollector
-from ometrics.demo.server import Server
+from ometrics.demo.server import EngineServer
 from ometrics.demo.team import TOKENS
 from ometrics.view.escape import harmless
 
@@ -22,7 +22,7 @@ PATIENCE: Final = 60.0  # seconds
 
 
 def ask(
-    server: Server, collector: MetricsCollector, log: Callable[[Text], None]
+    server: EngineServer, collector: MetricsCollector, log: Callable[[Text], None]
 ) -> None:
     """
     Ask once through a proxy that stands in front of the server meanwhile.

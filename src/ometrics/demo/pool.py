@@ -15,7 +15,7 @@ from typing import Final
 from rich.console import RenderableType
 from rich.text import Text
 
-from ometrics.demo.server import Server
+from ometrics.demo.server import EngineServer
 from ometrics.demo.team import TOPICS
 from ometrics.instrumentation.children import announce
 from ometrics.segments import Attached, attach
@@ -30,7 +30,9 @@ PATIENCE: Final = 60.0  # seconds
 Child = subprocess.Popen[str]
 
 
-def work(server: Server, log: Callable[[RenderableType], None]) -> Snapshot | None:
+def work(
+    server: EngineServer, log: Callable[[RenderableType], None]
+) -> Snapshot | None:
     """
     Have some agents ask, each in a process, and kill the first in its last question.
 
@@ -58,7 +60,7 @@ def work(server: Server, log: Callable[[RenderableType], None]) -> Snapshot | No
         return source.snapshot()
 
 
-def _start(server: Server, directory: str, i: int, stack: ExitStack) -> Child:
+def _start(server: EngineServer, directory: str, i: int, stack: ExitStack) -> Child:
     arguments = (server.host or "", server.model, TOPICS[i])
     environment = dict(os.environ)
     announce(directory, environment)

@@ -27,7 +27,7 @@ class NoServerError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Server:
+class EngineServer:
     """
     A server and the model to use there.
 
@@ -68,7 +68,7 @@ class Server:
 @contextmanager
 def find_server(
     *, engine: bool | None, model: str | None, progress: Callable[[str], None]
-) -> Iterator[Server]:
+) -> Iterator[EngineServer]:
     """
     Find an Ollama, or start the engine and stop it in the end.
 
@@ -92,10 +92,10 @@ def find_server(
                 f"{why}. Start it with 'ollama serve', get a model with 'ollama pull"
                 f" {model or 'llama3.2'}', or use 'ometrics demo --engine'."
             )
-    from ometrics.demo.engine import Engine, EngineUnavailableError
+    from ometrics.demo.engine import EngineUnavailableError, ModelEngine
 
     progress(f"{why}: starting an engine" if why else "starting an engine")
-    running = Engine(progress=progress)
+    running = ModelEngine(progress=progress)
     try:
         running.start()
     except EngineUnavailableError as error:
@@ -103,12 +103,12 @@ def find_server(
         raise NoServerError(f"{reason}{error}") from None
     try:
         title = f"embedded llama.cpp with {running.model}"
-        yield Server(running.model, running.url, title)
+        yield EngineServer(running.model, running.url, title)
     finally:
         running.close()
 
 
-def _ollama(model: str | None) -> tuple[Server | None, str]:
+def _ollama(model: str | None) -> tuple[EngineServer | None, str]:
     """The Ollama that answers and has a model, or why there is none."""
     client = ollama.Client(timeout=PROBE_TIMEOUT)
     address = client._client.base_url  # noqa: SLF001 - as the client understood it
@@ -125,7 +125,9 @@ def _ollama(model: str | None) -> tuple[Server | None, str]:
         return None, f"the Ollama at {address} has no model"
     smallest = min(usable, key=lambda m: m.size or 0)
     name = smallest.model or ""
-    return Server(name, None, f"the Ollama at {address} with {harmless(name)}"), ""
+    return EngineServer(
+        name, None, f"the Ollama at {address} with {harmless(name)}"
+    ), ""
 
 
 def _can_chat(model: Any) -> bool:

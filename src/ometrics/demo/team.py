@@ -19,7 +19,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from ometrics.demo.server import Server
+from ometrics.demo.server import EngineServer
 from ometrics.view.escape import harmless
 from ometrics.view.units import duration
 
@@ -67,7 +67,7 @@ class Team:
         Agents are written by one thread at a time; the view may read them meanwhile.
     """
 
-    server: Server
+    server: EngineServer
     report: Callable[[bool, float], None]
     log: Callable[[Text], None]
     tasks: int

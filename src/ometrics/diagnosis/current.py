@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from ometrics.diagnosis.examine import diagnose
 from ometrics.diagnosis.finding import Finding
 from ometrics.diagnosis.kinds import KINDS
-from ometrics.export.names import MODEL, Family, Labels, Metric
+from ometrics.export.names import MODEL, Family, Labels, MetricRow
 from ometrics.rules.conditions import Column, Condition, Windows
 from ometrics.text import valid
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ometrics.sources import Source
 
 #: For the pages of an endpoint: findings are made of a snapshot, not part of one.
-FINDINGS: Final = Metric(
+FINDINGS: Final = MetricRow(
     *("snapshot", "ometrics.findings", "gauge", "{finding}"),
     *("1 for each finding of the last minutes, as `ometrics doctor` says it.", ""),
     labels=("finding", MODEL),

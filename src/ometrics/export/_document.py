@@ -189,7 +189,7 @@ Source = str | tuple[str, ...] | _json_plan.Ratio | Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
-class Key:
+class DocumentKey:
     """
     A key of an object of the document.
 
@@ -224,43 +224,47 @@ _REQUESTS: Final = ("successful_reqs", "failed_reqs")
 _TASKS: Final = ("completed_tasks", "failed_tasks")
 
 
-def _latency(name: str, fact: str, *, seconds: bool = False) -> Key:
+def _latency(name: str, fact: str, *, seconds: bool = False) -> DocumentKey:
     kind: Any = Seconds if seconds else Duration
     known = fact == "total" or (fact == "mean" and not seconds)
     kind = kind if known else kind | None
-    return Key(name, kind, "latency_hist", fact, duration=not seconds)
+    return DocumentKey(name, kind, "latency_hist", fact, duration=not seconds)
 
 
 # Of each read type: the keys that come first, in the order of the original package and
 # of its first version here, with those that are computed. A string is a declared field.
-_FIRST: Final[dict[type, tuple[str | Key, ...]]] = {
+_FIRST: Final[dict[type, tuple[str | DocumentKey, ...]]] = {
     Snapshot: (
         *("start_time", "collection_time", "uptime_seconds", "models"),
         *("task_statistics", "resource_metrics"),
-        Key("total_requests", Count, _saturated(lambda s: s.total_requests)),
-        Key("total_errors", Count, _saturated(lambda s: s.total_errors)),
-        Key("overall_error_rate", Percent, "overall_error_rate"),
-        Key(
+        DocumentKey("total_requests", Count, _saturated(lambda s: s.total_requests)),
+        DocumentKey("total_errors", Count, _saturated(lambda s: s.total_errors)),
+        DocumentKey("overall_error_rate", Percent, "overall_error_rate"),
+        DocumentKey(
             "schema_version",
             Annotated[int, Meta(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)],
             lambda _: SCHEMA_VERSION,
         ),
         *("instance_id", "invalid_values"),
-        Key("overflowed_requests", Count, _saturated(lambda s: s.overflowed_requests)),
+        DocumentKey(
+            "overflowed_requests", Count, _saturated(lambda s: s.overflowed_requests)
+        ),
     ),
     PerformanceMetrics: (
         "model",
-        Key("total_requests", Count, _REQUESTS),
+        DocumentKey("total_requests", Count, _REQUESTS),
         *("successful_reqs", "failed_reqs"),
         _latency("avg_latency", "mean"),
-        Key("throughput", Float, _json_plan.Ratio(_REQUESTS, ("uptime_seconds",))),
-        Key(
+        DocumentKey(
+            "throughput", Float, _json_plan.Ratio(_REQUESTS, ("uptime_seconds",))
+        ),
+        DocumentKey(
             "error_rate",
             Percent,
             _json_plan.Ratio(("failed_reqs",), _REQUESTS, percent=True),
         ),
         "tokens_processed",
-        Key(
+        DocumentKey(
             "avg_tokens_per_req",
             Float,
             _json_plan.Ratio(("tokens_processed",), ("successful_reqs",)),
@@ -280,23 +284,27 @@ _FIRST: Final[dict[type, tuple[str | Key, ...]]] = {
         *("in_flight", "oldest_in_flight_seconds"),
         *("prompt_tokens", "cached_tokens", "completion_tokens"),
         *("decode_tokens", "decode_ns"),
-        Key("decode_tokens_per_second", Float | None, "decode_tokens_per_second"),
+        DocumentKey(
+            "decode_tokens_per_second", Float | None, "decode_tokens_per_second"
+        ),
         *("prefill_tokens", "prefill_ns"),
-        Key("prefill_tokens_per_second", Float | None, "prefill_tokens_per_second"),
+        DocumentKey(
+            "prefill_tokens_per_second", Float | None, "prefill_tokens_per_second"
+        ),
         *("done_reasons", "errors"),
     ),
     TaskStatistics: (
-        Key("total_tasks", Count, _TASKS),
+        DocumentKey("total_tasks", Count, _TASKS),
         *("completed_tasks", "failed_tasks"),
-        Key("success_rate", Percent, "success_rate"),
-        Key("avg_completion_ms", Float | None, "avg_completion_ms"),
+        DocumentKey("success_rate", Percent, "success_rate"),
+        DocumentKey("avg_completion_ms", Float | None, "avg_completion_ms"),
         *("min_completion_ms", "max_completion_ms", "duration_unknown", "sum_ns"),
     ),
     LoadedModel: (),
     GpuMetrics: (),
     ResourceMetrics: (
         # The original's megabytes are an integer; `memory_usage_mb_exact` is the rest.
-        Key(
+        DocumentKey(
             "memory_usage_mb",
             Annotated[int, Meta(ge=0, description="MB, rounded")],
             lambda used: min(round(used.memory_usage_mb), UINT64_MAX),
@@ -322,12 +330,12 @@ OWNERS: Final = tuple(_FIRST)
 
 
 @cache
-def keys_of(owner: type) -> tuple[Key, ...]:
+def keys_of(owner: type) -> tuple[DocumentKey, ...]:
     """All keys of the object of a read type, in order."""
     made_of = set(owner.__struct_fields__)  # type: ignore[attr-defined]
     hints = get_type_hints(owner)
     declared = {
-        field.name: Key(
+        field.name: DocumentKey(
             _RENAMED.get((owner, field.name), field.name),
             _described(_translated(hints[field.name], _json_type), field.help),
             field.name,
@@ -373,7 +381,7 @@ _TYPES: Final[dict[Any, Any]] = {
 }
 
 
-def _entry(key: Key, kind: Any) -> tuple[Any, ...]:
+def _entry(key: DocumentKey, kind: Any) -> tuple[Any, ...]:
     """The field of a struct that holds a key."""
     if key.is_later:
         return key.name, kind | msgspec.UnsetType, msgspec.UNSET
@@ -429,7 +437,7 @@ def source_of(owner: type) -> Any:
 
 
 def plan() -> dict[type, list[_json_plan.Key]]:
-    """What `_json.Writer` writes of each read type."""
+    """What `_json.JsonWriter` writes of each read type."""
     return {
         owner: [
             _json_plan.Key(

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Final
 
-from ometrics.export.names import Metric
+from ometrics.export.names import MetricRow
 from ometrics.histogram import LatencyHistogram, TokenHistogram
 
 Histogram = LatencyHistogram | TokenHistogram
@@ -36,7 +36,7 @@ def exponential(value: Histogram) -> tuple[int, list[int], int]:
     return offset, counts, underflow
 
 
-def explicit(row: Metric, value: Histogram) -> tuple[tuple[float, ...], list[int]]:
+def explicit(row: MetricRow, value: Histogram) -> tuple[tuple[float, ...], list[int]]:
     """`(bounds, counts)` of the metric's explicit buckets, the last one without end."""
     bounds = value.bucket_bounds if row.bounds is None else row.bounds
     cumulative = [0, *value.cumulative(bounds), value.count]

@@ -32,7 +32,7 @@ _COMPRESSIONS: Final = ("none", "gzip", "deflate")
 _LOG: Final = logging.getLogger(__name__)
 
 
-class Target(msgspec.Struct, frozen=True, kw_only=True):
+class OtlpTarget(msgspec.Struct, frozen=True, kw_only=True):
     """
     Where and how to send.
 
@@ -66,7 +66,7 @@ def target(
     headers: Mapping[str, str] | None = None,
     timeout: float | None = None,
     compression: str | None = None,
-) -> Target:
+) -> OtlpTarget:
     """
     What the arguments and the environment say.
 
@@ -86,7 +86,7 @@ def target(
     for name, value in (headers or {}).items():
         if not _is_header(name, value):
             raise ValueError(f"header {name!r} has a name or value that HTTP forbids")
-    return Target(
+    return OtlpTarget(
         url=_endpoint() if endpoint is None else _url(endpoint),
         headers=_headers() | {k.lower(): v for k, v in (headers or {}).items()},
         timeout=timeout or _seconds("TIMEOUT", DEFAULT_TIMEOUT),

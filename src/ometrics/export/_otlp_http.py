@@ -35,7 +35,7 @@ except ImportError:
 from urllib3.exceptions import HTTPError, NewConnectionError, SSLError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
-from ometrics.export._otlp_env import Target
+from ometrics.export._otlp_env import OtlpTarget
 from ometrics.export.names import version
 
 PROTOBUF: Final = "application/x-protobuf"
@@ -46,7 +46,7 @@ MAX_ANSWER_BYTES: Final = 64 * 1024
 _SUCCESS: Final = range(200, 300)
 
 
-class Answer(NamedTuple):
+class OtlpAnswer(NamedTuple):
     """
     What came of one attempt.
 
@@ -77,7 +77,7 @@ class Client:
         For one thread.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: OtlpTarget) -> None:
         self._compression = target.compression
         self._socket: Any = None
         self._pool, self._request_target = self._connect_to(target)
@@ -90,7 +90,7 @@ class Client:
         if self._compression != "none":
             self._headers["content-encoding"] = self._compression
 
-    def _connect_to(self, target: Target) -> tuple[urllib3.HTTPConnectionPool, str]:
+    def _connect_to(self, target: OtlpTarget) -> tuple[urllib3.HTTPConnectionPool, str]:
         """The one-connection pool, and what to write into the request line."""
         url = urllib3.util.parse_url(target.url)._replace(auth=None)
         options: dict[str, Any] = {"maxsize": 1}
@@ -107,18 +107,18 @@ class Client:
         pool = manager.connection_from_url(url.url)
         client = self
 
-        class Connection(pool.ConnectionCls):  # type: ignore[misc,name-defined]
+        class OtlpConnection(pool.ConnectionCls):  # type: ignore[misc,name-defined]
             """Tells the client its socket, for the deadline."""
 
             def connect(self) -> None:
                 super().connect()
                 client._socket = self.sock
 
-        pool.ConnectionCls = Connection
+        pool.ConnectionCls = OtlpConnection
         whole = proxy is not None and url.scheme == "http"
         return pool, url.url if whole else url.request_uri
 
-    def post(self, body: bytes, deadline: float) -> Answer:
+    def post(self, body: bytes, deadline: float) -> OtlpAnswer:
         """
         One attempt. Whatever goes wrong on the way is an answer, not an exception.
 
@@ -128,7 +128,7 @@ class Client:
         """
         seconds = deadline - time.monotonic()
         if seconds <= 0:
-            return Answer("timeout")
+            return OtlpAnswer("timeout")
         try:
             with self._cut_after(seconds):
                 response, content = self._exchange(body, seconds)
@@ -136,7 +136,7 @@ class Client:
             return _failed(error, late=time.monotonic() >= deadline)
         if time.monotonic() >= deadline:
             # What was cut in its headers looks like an empty answer: a success.
-            return Answer("timeout", retry=True)
+            return OtlpAnswer("timeout", retry=True)
         return _judge(response, content)
 
     def _exchange(
@@ -192,34 +192,34 @@ class Client:
         self._pool.close()
 
 
-def _failed(error: HTTPError | OSError, *, late: bool) -> Answer:
+def _failed(error: HTTPError | OSError, *, late: bool) -> OtlpAnswer:
     # A refused connection is, to urllib3, a kind of timeout.
     refused = isinstance(error, NewConnectionError)
     if late or (isinstance(error, HTTPTimeoutError) and not refused):
-        return Answer("timeout", retry=True)
+        return OtlpAnswer("timeout", retry=True)
     if isinstance(error, SSLError):
-        return Answer("tls")
-    return Answer("connection", retry=True)
+        return OtlpAnswer("tls")
+    return OtlpAnswer("connection", retry=True)
 
 
-def _judge(response: urllib3.BaseHTTPResponse, content: bytes) -> Answer:
+def _judge(response: urllib3.BaseHTTPResponse, content: bytes) -> OtlpAnswer:
     """What the server's answer means, by the OTLP specification."""
     if response.status not in _SUCCESS:
-        return Answer(
+        return OtlpAnswer(
             f"status_{response.status}",
             retry=response.status in RETRYABLE,
             retry_after=_retry_after(response.headers.get("retry-after")),
         )
     if len(content) > MAX_ANSWER_BYTES:
-        return Answer("content")
+        return OtlpAnswer("content")
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         answer = _parsed(kind, content)
     except (DecodeError, json_format.ParseError, UnicodeDecodeError):
-        return Answer("content")
+        return OtlpAnswer("content")
     partial = answer.HasField("partial_success")
     rejected = max(answer.partial_success.rejected_data_points, 0)
-    return Answer(partial=partial, rejected=rejected)
+    return OtlpAnswer(partial=partial, rejected=rejected)
 
 
 def _parsed(kind: str, content: bytes) -> ExportMetricsServiceResponse:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 from ometrics import _exposition
-from ometrics.export.names import Family, L, Labels, Metric, Shown, families
+from ometrics.export.names import Family, L, Labels, MetricRow, Shown, families
 from ometrics.snapshot import Snapshot
 
 number = _exposition.number_text
@@ -57,7 +57,7 @@ def render(
             text 0.0.4.
         pace: As of `prometheus.render`.
     """
-    page = _exposition.Page(pace)
+    page = _exposition.TextPage(pace)
     since = b""
     if openmetrics and isinstance(snapshot, Snapshot):
         since = number(snapshot.start_time.timestamp()).encode()
@@ -80,7 +80,7 @@ def render(
     return page.value()
 
 
-def _header(metric: Metric, *, openmetrics: bool) -> str:
+def _header(metric: MetricRow, *, openmetrics: bool) -> str:
     name = metric.prometheus_family if openmetrics else metric.prometheus
     # Text 0.0.4 knows no info: there it is a gauge that is always 1.
     kind = "gauge" if metric.kind == "info" and not openmetrics else metric.kind

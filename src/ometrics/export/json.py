@@ -37,7 +37,7 @@ from ometrics.models import OLLAMA, CallMetrics, PerformanceMetrics
 from ometrics.snapshot import Snapshot, TaskStatistics
 
 _encode: Final = msgspec.json.Encoder().encode
-_writer: Final = _json.Writer(
+_writer: Final = _json.JsonWriter(
     doc.plan(), doc.UNITS, doc.QUANTILES, layout_of, _encode, msgspec.structs.astuple
 )
 _whole: Final = msgspec.json.Decoder(doc.struct_of(Snapshot))

@@ -11,10 +11,10 @@ The contract for an exporter:
   `columns` are the same samples before anything is read, for those who write many.
   Each metric comes at most once, in the order of the table, and not at all when it has
   no sample. `None` never arrives: what nobody told has no sample (law 5).
-- `Metric.name` is OpenTelemetry's (dots), `Metric.prometheus` its standard translation
-  (underscores, unit, `_total`). `Metric.unit` is UCUM: `s`, `By`, `1`, `{things}`, or
-  empty for `info`.
-- `Metric.kind` says what the value is. `counter`: an int, or a float of seconds,
+- `MetricRow.name` is OpenTelemetry's (dots), `MetricRow.prometheus` its standard
+  translation (underscores, unit, `_total`). `MetricRow.unit` is UCUM: `s`, `By`, `1`,
+  `{things}`, or empty for `info`.
+- `MetricRow.kind` says what the value is. `counter`: an int, or a float of seconds,
   that never goes back since `snapshot.start_time`; `gauge`: an int or a float; `info`:
   always 1, the content is in the labels; `histogram`: a `LatencyHistogram`, not empty
   except for `ometrics.request.duration`, cumulative since `snapshot.start_time`.
@@ -52,8 +52,8 @@ from typing import (
 
 from ometrics import __version__, fields
 from ometrics.fields import (
+    Distribution,
     Field,
-    Histogram,
     Info,
     Kind,
     Members,
@@ -103,7 +103,7 @@ def prometheus_label(key: str) -> str:
     return key.replace(".", "_")
 
 
-class Metric(NamedTuple):
+class MetricRow(NamedTuple):
     """
     One row of the table.
 
@@ -194,11 +194,11 @@ class Family(Generic[L]):
         columns: Its samples, as they are read.
     """
 
-    metric: Metric
+    metric: MetricRow
     columns: list[Column[L]]
 
     @classmethod
-    def of(cls, metric: Metric, samples: list[tuple[L, Any]]) -> Family[L]:
+    def of(cls, metric: MetricRow, samples: list[tuple[L, Any]]) -> Family[L]:
         """A family of samples that are known already."""
         return cls(metric, [Column(None, samples, None)])
 
@@ -226,7 +226,7 @@ class _Place(NamedTuple):
     def read(self) -> Callable[[Any], Any]:
         """What gets the field's value from the owner, in the metric's unit."""
         get: Callable[[Any], Any] = attrgetter(self.field.name)
-        if isinstance(self.field, Histogram) and not self.field.always:
+        if isinstance(self.field, Distribution) and not self.field.always:
             get = _not_empty(get)
         if self.field.convert is not None:
             get = _converted(get, self.field.convert)
@@ -280,7 +280,7 @@ def _places(owner: type, scope: Scope = "snapshot", part: str = "") -> Iterator[
             yield _Place(scope, part, field)
 
 
-def _table() -> tuple[Metric, ...]:
+def _table() -> tuple[MetricRow, ...]:
     """All metrics; fields that declare the same one are its parts."""
     rows: dict[fields.Metric, list[_Place]] = {}
     for place in _places(Snapshot):
@@ -289,11 +289,11 @@ def _table() -> tuple[Metric, ...]:
     return tuple(_row(metric, places) for metric, places in rows.items())
 
 
-def _row(metric: fields.Metric, places: list[_Place]) -> Metric:
+def _row(metric: fields.Metric, places: list[_Place]) -> MetricRow:
     scope, _, field = places[0]
     parts, labels = _reading(places)
     source = [places[0].source, *(place.field.name for place in places[1:])]
-    return Metric(
+    return MetricRow(
         *(scope, metric.name, field.kind, metric.unit, metric.help or field.help),
         *(", ".join(source), parts, labels, metric.bounds),
     )
@@ -404,7 +404,7 @@ def _call_labels(model: str, call: CallMetrics) -> Labels:
 
 
 def _columns(
-    metric: Metric, owners: list[tuple[Any, Any]], encode: Callable[[Labels], Any]
+    metric: MetricRow, owners: list[tuple[Any, Any]], encode: Callable[[Labels], Any]
 ) -> list[Column[Any]]:
     if not metric.labels:
         return [Column(None, owners, read) for _, read in metric.parts]

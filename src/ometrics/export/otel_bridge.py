@@ -47,7 +47,7 @@ except ImportError:
     raise ImportError("the bridge needs opentelemetry-sdk") from None
 
 from ometrics.export._otel_points import INT64_MAX, Histogram, exponential, unix_nano
-from ometrics.export.names import METRICS, Family, Labels, Metric, families, version
+from ometrics.export.names import METRICS, Family, Labels, MetricRow, families, version
 from ometrics.snapshot import Snapshot
 from ometrics.sources import Source
 
@@ -62,7 +62,7 @@ def bridge(
     meter_provider: MeterProvider | None = None,
     *,
     histogram_sums: bool = True,
-) -> Bridge:
+) -> MeterBridge:
     """
     Show a collector through a `MeterProvider`.
 
@@ -78,10 +78,10 @@ def bridge(
     provider = (
         metrics.get_meter_provider() if meter_provider is None else meter_provider
     )
-    return Bridge(collector, provider, histogram_sums=histogram_sums)
+    return MeterBridge(collector, provider, histogram_sums=histogram_sums)
 
 
-class Bridge:
+class MeterBridge:
     """
     Observable instruments over a collector; made by `bridge`.
 
@@ -111,7 +111,7 @@ class Bridge:
     def _register(
         self,
         meter: metrics.Meter,
-        row: Metric,
+        row: MetricRow,
         name: str,
         unit: str,
         value_of: Callable[[Any], float],
@@ -131,7 +131,7 @@ class Bridge:
 
         create(name, callbacks=[observe], unit=unit, description=row.help)
 
-    def _samples(self, name: str, row: Metric) -> Sequence[tuple[Labels, Any]]:
+    def _samples(self, name: str, row: MetricRow) -> Sequence[tuple[Labels, Any]]:
         """
         What this instrument has to tell in the collection that is under way.
 

@@ -33,7 +33,7 @@ import msgspec
 
 from ometrics.export import _otlp_env
 from ometrics.export._otlp_encode import HistogramKind, requests
-from ometrics.export._otlp_http import Answer, Client
+from ometrics.export._otlp_http import Client, OtlpAnswer
 from ometrics.snapshot import Snapshot
 from ometrics.sources import Source, parts_of
 
@@ -217,7 +217,7 @@ class _Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What an exporter was asked to do; the same in every process."""
 
     collector: Any
-    target: _otlp_env.Target
+    target: _otlp_env.OtlpTarget
     interval: float
     resource: dict[str, str]
     histograms: HistogramKind
@@ -315,7 +315,7 @@ class _Worker:
                     break  # The rest would fail as well, and the next export has it.
         except Exception:  # noqa: BLE001 - law 7: the program never hears of it
             failed = True
-            self._count(Answer("internal"))
+            self._count(OtlpAnswer("internal"))
         health = self._health
         self._health = (
             msgspec.structs.replace(
@@ -341,7 +341,7 @@ class _Worker:
 
     def _send(
         self, client: Client, body: bytes, deadline: float, *, final: bool
-    ) -> Answer:
+    ) -> OtlpAnswer:
         """One request, tried until it goes well, cannot, or must not any more."""
         backoff = FIRST_BACKOFF_SECONDS
         while True:
@@ -369,7 +369,7 @@ class _Worker:
         with self._changed:
             return self._changed.wait_for(lambda: self._close_by is not None, seconds)
 
-    def _count(self, answer: Answer) -> None:
+    def _count(self, answer: OtlpAnswer) -> None:
         health = self._health
         failures = health.failures
         if answer.failure is not None:

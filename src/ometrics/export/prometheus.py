@@ -26,7 +26,7 @@ from ometrics.export.names import (
     METRICS,
     Family,
     Labels,
-    Metric,
+    MetricRow,
     Shown,
     families,
     prometheus_label,
@@ -187,7 +187,7 @@ class Bridge:
             yield metric
 
 
-def _client_metric(metric: Metric) -> ClientMetric:
+def _client_metric(metric: MetricRow) -> ClientMetric:
     from prometheus_client import Metric as ClientMetric
 
     return ClientMetric(

@@ -19,7 +19,7 @@ EMBEDDINGS: Final = "embeddings"
 Dialect = Literal["ollama", "chat", "completions", "responses", "messages", "other"]
 
 
-class Endpoint(NamedTuple):
+class ApiEndpoint(NamedTuple):
     """
     One kind of request to a model.
 
@@ -39,17 +39,17 @@ class Endpoint(NamedTuple):
 
 # By the last two parts of the path; a server behind a proxy has others before.
 _ENDPOINTS: Final = {
-    "api/chat": Endpoint(CHAT, "ollama", "ollama"),
-    "api/generate": Endpoint(TEXT, "ollama", "ollama"),
-    "api/embed": Endpoint(EMBEDDINGS, "ollama", "ollama"),
-    "api/embeddings": Endpoint(EMBEDDINGS, "ollama", "ollama"),
-    "api/show": Endpoint(CHAT, "other", "ollama", counts_success=False),
-    "v1/systemone": Endpoint(TEXT, "ollama", "ollama"),
-    "v1/completions": Endpoint(TEXT, "completions", "openai"),
-    "v1/embeddings": Endpoint(EMBEDDINGS, "other", "openai"),
-    "v1/responses": Endpoint(CHAT, "responses", "openai"),
-    "v1/messages": Endpoint(CHAT, "messages", "anthropic"),
-    "chat/completions": Endpoint(CHAT, "chat", "openai"),
+    "api/chat": ApiEndpoint(CHAT, "ollama", "ollama"),
+    "api/generate": ApiEndpoint(TEXT, "ollama", "ollama"),
+    "api/embed": ApiEndpoint(EMBEDDINGS, "ollama", "ollama"),
+    "api/embeddings": ApiEndpoint(EMBEDDINGS, "ollama", "ollama"),
+    "api/show": ApiEndpoint(CHAT, "other", "ollama", counts_success=False),
+    "v1/systemone": ApiEndpoint(TEXT, "ollama", "ollama"),
+    "v1/completions": ApiEndpoint(TEXT, "completions", "openai"),
+    "v1/embeddings": ApiEndpoint(EMBEDDINGS, "other", "openai"),
+    "v1/responses": ApiEndpoint(CHAT, "responses", "openai"),
+    "v1/messages": ApiEndpoint(CHAT, "messages", "anthropic"),
+    "chat/completions": ApiEndpoint(CHAT, "chat", "openai"),
 }
 # With OpenAI's own client, whose base address may end otherwise than in `/v1`.
 _OPENAI_ENDPOINTS: Final = {
@@ -84,7 +84,7 @@ def may_be_call(method: str, path: str) -> bool:
 
 def endpoint_of(
     method: str, path: str, *, by_openai_client: bool = False
-) -> Endpoint | None:
+) -> ApiEndpoint | None:
     """
     The kind of a request to a model; `None` for every other request.
 
@@ -97,7 +97,7 @@ def endpoint_of(
 
 
 @functools.lru_cache(maxsize=256)
-def _endpoint_at(path: str, by_openai_client: bool) -> Endpoint | None:
+def _endpoint_at(path: str, by_openai_client: bool) -> ApiEndpoint | None:
     parts = path.partition("?")[0].rsplit("/", 3)
     name = "/".join(parts[-2:])
     if name == "chat/completions":

@@ -16,7 +16,7 @@ from ometrics._calls import Call
 from ometrics._table import count_internal_error
 from ometrics.errors import classify
 from ometrics.instrumentation.answers import FIRST_ERROR, AnswerReader
-from ometrics.instrumentation.endpoints import Endpoint
+from ometrics.instrumentation.endpoints import ApiEndpoint
 from ometrics.instrumentation.usage import (
     NOT_INFERENCE,
     UNKNOWN,
@@ -94,7 +94,7 @@ class TrackedCall:
         self,
         collectors: Sequence[MetricsCollector],
         model: str,
-        endpoint: Endpoint,
+        endpoint: ApiEndpoint,
         provider: str = "ollama",
     ) -> None:
         self._collectors = collectors
@@ -221,7 +221,7 @@ class Exchange:
         self,
         collectors: Sequence[MetricsCollector],
         model: str,
-        endpoint: Endpoint,
+        endpoint: ApiEndpoint,
         provider: str = "ollama",
         is_retry: bool | None = None,
     ) -> None:

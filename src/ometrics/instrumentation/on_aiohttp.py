@@ -19,9 +19,9 @@ from aiohttp.streams import AsyncStreamIterator, ChunkTupleAsyncStreamIterator
 from ometrics.instrumentation.endpoints import CALL_ENDINGS, may_be_call
 from ometrics.instrumentation.exchange import Exchange
 from ometrics.instrumentation.patching import IsActive, MethodPatch
-from ometrics.instrumentation.registry import Request
+from ometrics.instrumentation.registry import SentRequest
 
-ExchangeFor = Callable[[Callable[[], Request]], Exchange | None]
+ExchangeFor = Callable[[Callable[[], SentRequest]], Exchange | None]
 
 # The exchange whose request is being sent, for `ClientRequest` to know it.
 _current: Final[ContextVar[Exchange | None]] = ContextVar(
@@ -95,14 +95,16 @@ def _wrap_send(original: Any, is_active: IsActive) -> Any:
     return send
 
 
-def _read(session: Any, method: str, url: Any, kwargs: Mapping[str, Any]) -> Request:
+def _read(
+    session: Any, method: str, url: Any, kwargs: Mapping[str, Any]
+) -> SentRequest:
     whole = session._build_url(url)  # noqa: SLF001 - with the session's base address
     given = kwargs.get("headers") or {}
     headers = {**session.headers, **given}
     body = kwargs.get("json")
     if body is None:
         body = kwargs.get("data")
-    return Request(
+    return SentRequest(
         method,
         whole.path,
         whole.host or "",

@@ -3,7 +3,7 @@
 
 `HTTPConnection.request` is patched, and urllib3's own of the same name. For a call to a
 model the connection makes its answer's file one that shows what it reads to the
-exchange: with the framing of HTTP, which is why there is a `Body` to take it off.
+exchange: with the framing of HTTP, which is why there is a `BodyReader` to take it off.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 from ometrics.instrumentation.endpoints import CALL_ENDINGS, POST, may_be_call
 from ometrics.instrumentation.exchange import Exchange
 from ometrics.instrumentation.patching import IsActive, MethodPatch
-from ometrics.instrumentation.registry import Request
+from ometrics.instrumentation.registry import SentRequest
 
-ExchangeFor = Callable[[Callable[[], Request]], Exchange | None]
+ExchangeFor = Callable[[Callable[[], SentRequest]], Exchange | None]
 
 _MAX_LINE: Final = 65_536
 _NO_HEADERS: Final[dict[str, str]] = {}
@@ -70,7 +70,9 @@ def patches(module: Any, exchange_for: ExchangeFor) -> list[MethodPatch]:
     return [MethodPatch(module.HTTPConnection, "request", wrap)]
 
 
-def _read(connection: Any, method: str, url: str, body: Any, headers: Any) -> Request:
+def _read(
+    connection: Any, method: str, url: str, body: Any, headers: Any
+) -> SentRequest:
     names = {str(name).lower(): value for name, value in dict(headers or {}).items()}
     host, port, path = connection.host, connection.port, url
     tunnel = getattr(connection, "_tunnel_host", None)
@@ -79,7 +81,7 @@ def _read(connection: Any, method: str, url: str, body: Any, headers: Any) -> Re
         host, port, path = address.hostname or "", address.port, address.path
     elif tunnel:  # through a proxy
         host, port = tunnel, connection._tunnel_port  # noqa: SLF001
-    return Request(method, path, host.lower(), port, names, body)
+    return SentRequest(method, path, host.lower(), port, names, body)
 
 
 def _prepare(connection: Any, exchange: Exchange) -> None:
@@ -123,10 +125,10 @@ def _begin(response: Any, exchange: Exchange) -> None:
         exchange.finished()
     else:
         length = None if response.chunked else response.length
-        response.fp = _File(response.fp, Body(exchange, length, response.chunked))
+        response.fp = _File(response.fp, BodyReader(exchange, length, response.chunked))
 
 
-class Body:
+class BodyReader:
     """
     The body within an answer's bytes.
 
@@ -197,7 +199,7 @@ class Body:
 class _File:
     """An answer's file, which shows what is read from it."""
 
-    def __init__(self, file: Any, body: Body) -> None:
+    def __init__(self, file: Any, body: BodyReader) -> None:
         self._file = file
         self._body = body
 

@@ -19,9 +19,9 @@ from ometrics.instrumentation.endpoints import CALL_ENDINGS
 from ometrics.instrumentation.exchange import Exchange
 from ometrics.instrumentation.patching import IsActive, MethodPatch
 from ometrics.instrumentation.pieces import WatchedPieces
-from ometrics.instrumentation.registry import Request
+from ometrics.instrumentation.registry import SentRequest
 
-ExchangeFor = Callable[[Callable[[], Request]], Exchange | None]
+ExchangeFor = Callable[[Callable[[], SentRequest]], Exchange | None]
 
 _TYPE_LENGTH: Final = len("content-type")
 _CODING_LENGTH: Final = len("content-encoding")
@@ -111,9 +111,9 @@ class _Transport:
             exchange.begin()
         return exchange
 
-    def _read(self, transport: Any, request: Any) -> Request:
+    def _read(self, transport: Any, request: Any) -> SentRequest:
         stream = request.stream
-        return Request(
+        return SentRequest(
             request.method,
             *_address(request.url),
             request.headers,

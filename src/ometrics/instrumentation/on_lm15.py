@@ -16,9 +16,9 @@ from ometrics.instrumentation.endpoints import may_be_call
 from ometrics.instrumentation.exchange import Exchange
 from ometrics.instrumentation.patching import IsActive, MethodPatch
 from ometrics.instrumentation.pieces import WatchedPieces
-from ometrics.instrumentation.registry import Request
+from ometrics.instrumentation.registry import SentRequest
 
-ExchangeFor = Callable[[Callable[[], Request]], Exchange | None]
+ExchangeFor = Callable[[Callable[[], SentRequest]], Exchange | None]
 
 
 def patches(module: Any, exchange_for: ExchangeFor) -> list[MethodPatch]:
@@ -73,11 +73,11 @@ def _begin(
     return exchange
 
 
-def _read(request: Any) -> Request:
+def _read(request: Any) -> SentRequest:
     url = urlsplit(request.url)
     headers = {name.lower(): value for name, value in request.headers}
     host = url.hostname or ""
-    return Request(request.method, url.path, host, url.port, headers, request.body)
+    return SentRequest(request.method, url.path, host, url.port, headers, request.body)
 
 
 def _watched(response: Any, exchange: Exchange) -> Any:

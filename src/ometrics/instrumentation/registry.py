@@ -58,7 +58,7 @@ class _Measuring(NamedTuple):
     hosts: frozenset[str] = frozenset()
 
 
-class Request(NamedTuple):
+class SentRequest(NamedTuple):
     """
     A request as an HTTP client sends it.
 
@@ -183,7 +183,7 @@ class Registry:
         except Exception as error:  # noqa: BLE001 - the program's import must not fail
             logger.warning("%s is not measured: %s", name, type(error).__name__)
 
-    def exchange_for(self, read: Callable[[], Request]) -> Exchange | None:
+    def exchange_for(self, read: Callable[[], SentRequest]) -> Exchange | None:
         """
         What measures a request; `None` if it is no call to a model, or not of interest.
 
@@ -196,7 +196,7 @@ class Registry:
             report(self.everywhere, error)
             return None
 
-    def _exchange_for(self, request: Request) -> Exchange | None:
+    def _exchange_for(self, request: SentRequest) -> Exchange | None:
         host, port, headers = request.host, request.port, request.headers
         # To look at headers takes longer than all the rest, so only where it matters.
         endpoint = endpoint_of(request.method, request.path)
@@ -217,7 +217,7 @@ class Registry:
         retry = None if endpoint.interface == "ollama" else is_retry(headers)
         return Exchange(collectors, model, endpoint, provider, retry)
 
-    def _collectors_of(self, request: Request, interface: str) -> Collectors:
+    def _collectors_of(self, request: SentRequest, interface: str) -> Collectors:
         """Who measures a request, each once."""
         collectors = request.collectors
         if request.transport in self._left_out:

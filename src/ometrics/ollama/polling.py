@@ -73,7 +73,7 @@ class _Shown(msgspec.Struct):
         return None
 
 
-class _Version(msgspec.Struct):
+class _VersionAnswer(msgspec.Struct):
     version: str
 
 
@@ -149,7 +149,9 @@ class Residency:
             try:
                 if self.version is None:
                     answer = self._get("/api/version")
-                    self.version = msgspec.json.decode(answer, type=_Version).version
+                    self.version = msgspec.json.decode(
+                        answer, type=_VersionAnswer
+                    ).version
                 answer = self._get("/api/ps")
                 rows = msgspec.json.decode(answer, type=_Answer).models or []
                 self._shown = {

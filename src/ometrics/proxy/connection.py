@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`Connection`: a caller's connection, known so that its number is bounded.
+"""`CallerConnection`: a caller's connection, known so that its number is bounded.
 
 The server library has no limit of connections. This stands between a socket and its
 protocol, `Http`, and does nothing but to note who is there and has a request under way.
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from ometrics.proxy.numbers import Counts
+from ometrics.proxy.numbers import ProxyCounts
 from ometrics.proxy.passage import failure
 
 _BAD_REQUEST: Final = 400
@@ -27,12 +27,12 @@ class Connections:
         limit: How many may be.
     """
 
-    def __init__(self, counts: Counts, limit: int) -> None:
+    def __init__(self, counts: ProxyCounts, limit: int) -> None:
         self._counts = counts
         self._limit = limit
-        self._open: dict[Connection, None] = {}
+        self._open: dict[CallerConnection, None] = {}
 
-    def add(self, connection: Connection) -> bool:
+    def add(self, connection: CallerConnection) -> bool:
         """Whether there is room for it, at the cost of an idle one if need be."""
         if len(self._open) >= self._limit:
             self._counts.turned_away["full"] += 1
@@ -44,7 +44,7 @@ class Connections:
         self._counts.connections = len(self._open)
         return True
 
-    def rested(self, connection: Connection) -> None:
+    def rested(self, connection: CallerConnection) -> None:
         """It has ended a request: of those that are idle it is the last to go now."""
         if connection in self._open:
             self._open[connection] = self._open.pop(connection)
@@ -55,13 +55,13 @@ class Connections:
             connection.end()
         await asyncio.sleep(0)  # until the event loop has done so
 
-    def remove(self, connection: Connection) -> None:
+    def remove(self, connection: CallerConnection) -> None:
         """It is closed."""
         self._open.pop(connection, None)
         self._counts.connections = len(self._open)
 
 
-class Connection(asyncio.Protocol):
+class CallerConnection(asyncio.Protocol):
     """
     One of them.
 
@@ -134,7 +134,9 @@ class Http(web.RequestHandler):
         options: Of the server library.
     """
 
-    def __init__(self, manager: web.Server, counts: Counts, **options: Any) -> None:
+    def __init__(
+        self, manager: web.Server, counts: ProxyCounts, **options: Any
+    ) -> None:
         super().__init__(manager, loop=asyncio.get_running_loop(), **options)
         self._counts = counts
 

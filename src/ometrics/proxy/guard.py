@@ -43,7 +43,7 @@ class Refusal(NamedTuple):
     error: str
 
 
-class Guard:
+class CallerGuard:
     """
     Decides by a request's method and headers.
 

@@ -64,7 +64,7 @@ METRICS: Final = (
 )
 
 
-class Counts:
+class ProxyCounts:
     """
     The numbers themselves.
 

@@ -23,14 +23,14 @@ from yarl import URL
 
 from ometrics.instrumentation.endpoints import (
     UNKNOWN_MODEL,
-    Endpoint,
+    ApiEndpoint,
     asked_by,
     endpoint_of,
     is_retry,
 )
 from ometrics.instrumentation.exchange import Exchange, report
 from ometrics.instrumentation.providers import provider_of
-from ometrics.proxy.numbers import Counts, Result
+from ometrics.proxy.numbers import ProxyCounts, Result
 from ometrics.proxy.upload import Upload
 from ometrics.proxy.upstream import Upstream
 
@@ -69,7 +69,7 @@ class Connector(aiohttp.TCPConnector):
         return connection
 
 
-class Answer(web.StreamResponse):
+class PassedAnswer(web.StreamResponse):
     """The server's answer, with its headers and no others."""
 
     def __init__(self, upstream: aiohttp.ClientResponse) -> None:
@@ -115,7 +115,7 @@ class Passage:
         upstream: Upstream,
         session: aiohttp.ClientSession,
         collectors: Sequence[MetricsCollector],
-        counts: Counts,
+        counts: ProxyCounts,
         drops: frozenset[str] = NOT_SENT,
     ) -> None:
         self._request = request
@@ -190,7 +190,7 @@ class Passage:
         except Exception as error:  # noqa: BLE001 - the request passes all the same
             report(self._collectors, error)
 
-    def _begin(self, endpoint: Endpoint) -> None:
+    def _begin(self, endpoint: ApiEndpoint) -> None:
         model = asked_by(self._upload.known).model
         is_known = model != UNKNOWN_MODEL or self._upload.is_whole
         if model is not None and is_known:
@@ -227,7 +227,7 @@ class Passage:
             exchange.answered(upstream.status, kind, packed)
         elif self._endpoint is not None:
             counts.unmeasured += 1
-        response = Answer(upstream)
+        response = PassedAnswer(upstream)
         await response.prepare(self._request)
         content = upstream.content
         while True:

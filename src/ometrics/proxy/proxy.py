@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from ometrics.export.names import Family, Labels
-from ometrics.proxy.guard import Guard
+from ometrics.proxy.guard import CallerGuard
 from ometrics.proxy.upstream import DEFAULT_UPSTREAM, Upstream
 from ometrics.serve.credentials import File, read_token, tls_context
 from ometrics.serve.guard import Hosts
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ometrics.collector import MetricsCollector
-    from ometrics.proxy.server import Server
+    from ometrics.proxy.server import ProxyServer
 
 #: The port after Ollama's own.
 DEFAULT_PORT: Final = 11435
@@ -56,7 +56,11 @@ class Proxy:
     """
 
     def __init__(
-        self, listener: socket.socket, server: Server, scheme: str, upstream: Upstream
+        self,
+        listener: socket.socket,
+        server: ProxyServer,
+        scheme: str,
+        upstream: Upstream,
     ) -> None:
         self.host, self.port = listener.getsockname()[:2]
         self.url = f"{scheme}://{_to_connect(self.host)}:{self.port}"
@@ -131,7 +135,7 @@ class Proxy:
                 " tls_client_ca=; or allow_public=True if that is meant"
             )
         hosts = Hosts(allowed_hosts, own=(host, str(ip)), any_address=ip.is_unspecified)
-        guard = Guard(hosts, origins=allowed_origins, token=token)
+        guard = CallerGuard(hosts, origins=allowed_origins, token=token)
         server = _new_server(server_at, collectors, guard, max_requests, tls)
         try:
             listener = socket.create_server(address, family=family, backlog=_BACKLOG)
@@ -213,18 +217,18 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 def _new_server(
     upstream: Upstream,
     collectors: tuple[MetricsCollector, ...],
-    guard: Guard,
+    guard: CallerGuard,
     max_requests: int,
     tls: ssl.SSLContext | None,
-) -> Server:
+) -> ProxyServer:
     try:
-        from ometrics.proxy.server import Limits, Server
+        from ometrics.proxy.server import Limits, ProxyServer
     except ModuleNotFoundError as error:
         raise ImportError(
             f"the proxy needs {error.name}: pip install 'ollama-metrics[proxy]'"
         ) from error
     limits = Limits(requests=max_requests, connections=2 * max_requests)
-    return Server(upstream, collectors, guard, limits, tls)
+    return ProxyServer(upstream, collectors, guard, limits, tls)
 
 
 def _is_here(host: str, ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`Server`: the event loop, its limits, and its orderly end.
+"""`ProxyServer`: the event loop, its limits, and its orderly end.
 
 aiohttp is both server and client: it parses in C (llhttp), refuses what two parsers
 could read differently, passes chunks on as they come, and cancels the request of a
@@ -33,9 +33,9 @@ import aiohttp
 from aiohttp import web
 
 from ometrics.instrumentation.registry import registry
-from ometrics.proxy.connection import Connection, Connections, Http
-from ometrics.proxy.guard import Guard
-from ometrics.proxy.numbers import Counts
+from ometrics.proxy.connection import CallerConnection, Connections, Http
+from ometrics.proxy.guard import CallerGuard
+from ometrics.proxy.numbers import ProxyCounts
 from ometrics.proxy.passage import NOT_SENT, Connector, Passage, failure
 from ometrics.proxy.upstream import Upstream
 
@@ -89,7 +89,7 @@ class Limits:
     connections: int
 
 
-class Server:
+class ProxyServer:
     """
     Passes requests on from `serve` to `stop`.
 
@@ -108,11 +108,11 @@ class Server:
         self,
         upstream: Upstream,
         collectors: tuple[MetricsCollector, ...],
-        guard: Guard,
+        guard: CallerGuard,
         limits: Limits,
         tls: ssl.SSLContext | None,
     ) -> None:
-        self.counts = Counts()
+        self.counts = ProxyCounts()
         self._upstream = upstream
         self._collectors = collectors
         self._guard = guard
@@ -138,8 +138,8 @@ class Server:
         callers = web.Server(self._handle, handler_cancellation=True)
         connections = Connections(self.counts, self._limits.connections)
 
-        def connection() -> Connection:
-            return Connection(Http(callers, self.counts, **_HTTP), connections)
+        def connection() -> CallerConnection:
+            return CallerConnection(Http(callers, self.counts, **_HTTP), connections)
 
         async with self._client() as self._session:
             registry.leave_out(self._session)  # measured here, once
@@ -222,12 +222,12 @@ class Server:
         )
         counts.under_way += 1
         connection = request.transport and request.transport.get_protocol()
-        if isinstance(connection, Connection):
+        if isinstance(connection, CallerConnection):
             connection.begin()
         try:
             return await passage.run()
         finally:
             counts.under_way -= 1
-            if isinstance(connection, Connection):
+            if isinstance(connection, CallerConnection):
                 connection.rest()
             self._idle.set()

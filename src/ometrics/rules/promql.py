@@ -154,7 +154,7 @@ def requests_of(rule: Rule) -> str:
 
 
 @lru_cache(maxsize=1)
-def _rows() -> Mapping[str, names.Metric]:
+def _rows() -> Mapping[str, names.MetricRow]:
     return {row.name: row for row in names.METRICS}
 
 

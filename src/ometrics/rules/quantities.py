@@ -26,10 +26,10 @@ from typing import Any, Final, Literal, TypeAlias, get_type_hints
 from ometrics.fields import (
     Counter,
     Counts,
+    Distribution,
     Extreme,
     Field,
     Gauge,
-    Histogram,
     fields_of,
     seconds_of_ns,
     since_1970,
@@ -183,7 +183,7 @@ def histograms() -> Mapping[str, tuple[Scope, Field]]:
         # Reversed: of two with one name, that of all requests stands for both.
         for scope, _, owner in reversed(_OWNERS)
         for field in fields_of(owner)
-        if isinstance(field, Histogram)
+        if isinstance(field, Distribution)
     }
 
 

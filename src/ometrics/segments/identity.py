@@ -94,14 +94,14 @@ def command_line(process: Process) -> str | None:
 @cache
 def fields_digest() -> bytes:
     """What records of this version count: by that a reader knows its own segments."""
-    from ometrics.fields import Counter, Counts, Histogram, stored
+    from ometrics.fields import Counter, Counts, Distribution, stored
     from ometrics.models import CallMetrics, PerformanceMetrics
     from ometrics.snapshot import Snapshot, TaskStatistics
 
     names = [
         f"{owner.__name__}.{kind.__name__}.{name}"
         for owner in (PerformanceMetrics, CallMetrics, TaskStatistics, Snapshot)
-        for kind in (Counter, Counts, Histogram)
+        for kind in (Counter, Counts, Distribution)
         for name in stored(owner, kind)
     ]
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:32].encode()

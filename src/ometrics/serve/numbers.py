@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from ometrics.export.names import Family, Labels, Metric
+from ometrics.export.names import Family, Labels, MetricRow
 
 #: What a process tells of itself, asked at each rendering, from any thread. Names must
 #: not be among those of `ometrics.export.names.METRICS`.
 Numbers = Callable[[], Iterable[Family[Labels]]]
 
 
-def counter(name: str, unit: str, help: str, labels: tuple[str, ...] = ()) -> Metric:
+def counter(name: str, unit: str, help: str, labels: tuple[str, ...] = ()) -> MetricRow:
     """
     Describes a counter of the process itself.
 
@@ -28,12 +28,12 @@ def counter(name: str, unit: str, help: str, labels: tuple[str, ...] = ()) -> Me
         help: One sentence for people.
         labels: Keys of its labels.
     """
-    return Metric("snapshot", name, "counter", unit, help, "", (), labels)
+    return MetricRow("snapshot", name, "counter", unit, help, "", (), labels)
 
 
-def gauge(name: str, unit: str, help: str, labels: tuple[str, ...] = ()) -> Metric:
+def gauge(name: str, unit: str, help: str, labels: tuple[str, ...] = ()) -> MetricRow:
     """Describes a gauge of the process itself; the arguments are those of `counter`."""
-    return Metric("snapshot", name, "gauge", unit, help, "", (), labels)
+    return MetricRow("snapshot", name, "gauge", unit, help, "", (), labels)
 
 
 TURNED_AWAY: Final = counter(

@@ -17,7 +17,7 @@ from sqlalchemy import BigInteger, Column, Float, LargeBinary, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from ometrics._rows import Rows
-from ometrics.fields import Counter, Counts, Extreme, Field, Histogram, fields_of
+from ometrics.fields import Counter, Counts, Distribution, Extreme, Field, fields_of
 from ometrics.histogram import LatencyHistogram, TokenHistogram
 
 # What both databases hold in an integer.
@@ -74,9 +74,9 @@ class Columns:
         extremes = [f.name for f in kept if type(f) is Extreme]
         self._numbers = [*counters, *extremes]
         self._counts = [f.name for f in kept if type(f) is Counts]
-        self._histograms = [f.name for f in kept if type(f) is Histogram]
+        self._histograms = [f.name for f in kept if type(f) is Distribution]
         columns = [
-            _HistogramColumns(f, hints[f.name]) for f in kept if type(f) is Histogram
+            _HistogramColumns(f, hints[f.name]) for f in kept if type(f) is Distribution
         ]
         kinds = [h.cls for h in columns]
         self._rows = Rows(

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from msgspec.structs import replace
 
-from ometrics.changes import Change, Changes, since
+from ometrics.changes import Changes, CountedWindow, since
 from ometrics.durations import parse_length
 from ometrics.store import rows
 from ometrics.store.database import BUSY_TIMEOUT, place_of
@@ -236,7 +236,7 @@ class Writer:
         pending = self._pending
         self._pending = window if pending is None else rows.add([pending, window])
 
-    def _dated(self, change: Change) -> Window:
+    def _dated(self, change: CountedWindow) -> Window:
         """A change at its place in time: after the last one, however clocks step."""
         length = round((change.end - change.start) * 1e6)
         ended = microseconds(change.now.collection_time)

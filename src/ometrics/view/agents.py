@@ -16,7 +16,7 @@ from ometrics.models import PerformanceMetrics
 from ometrics.snapshot import Snapshot
 from ometrics.view import tables
 from ometrics.view.escape import harmless
-from ometrics.view.fitted import Column, FittedTable
+from ometrics.view.fitted import FittedTable, TableColumn
 from ometrics.view.units import compact, count, duration, number
 
 Model = tuple[PerformanceMetrics, PerformanceMetrics | None]
@@ -78,17 +78,17 @@ class Row:
 
 
 #: What rows are made of, by name: the attributes that can be sorted by, and the column.
-COLUMNS: Final[Mapping[str, Column]] = {
-    "process": Column("process", left=True),
-    "model": Column("model", left=True),
-    "requests": Column("reqs"),
-    "errors": Column("errs"),
-    "in_flight": Column("run"),
-    "oldest": Column("age", 2),
-    "rate": Column("/min", 5),
-    "p50": Column("p50", 3),
-    "p95": Column("p95", 1),
-    "speed": Column("tok/s", 4),
+COLUMNS: Final[Mapping[str, TableColumn]] = {
+    "process": TableColumn("process", left=True),
+    "model": TableColumn("model", left=True),
+    "requests": TableColumn("reqs"),
+    "errors": TableColumn("errs"),
+    "in_flight": TableColumn("run"),
+    "oldest": TableColumn("age", 2),
+    "rate": TableColumn("/min", 5),
+    "p50": TableColumn("p50", 3),
+    "p95": TableColumn("p95", 1),
+    "speed": TableColumn("tok/s", 4),
 }
 _TEXTS: Final = ("process", "model")
 

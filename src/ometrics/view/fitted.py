@@ -18,7 +18,7 @@ LEAST_NAME: Final = 16  # characters that a name keeps in a narrow terminal
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """
     A column of a `FittedTable`.
 
@@ -44,7 +44,7 @@ class FittedTable:
 
     def __init__(
         self,
-        columns: Sequence[Column],
+        columns: Sequence[TableColumn],
         rows: Iterable[Sequence[Text | str]],
     ) -> None:
         self.columns = columns

@@ -17,7 +17,7 @@ from ometrics.snapshot import PerformanceMetrics, Snapshot
 from ometrics.sources import Source
 from ometrics.view import tables
 from ometrics.view.calls import all_calls
-from ometrics.view.fitted import Column, FittedTable
+from ometrics.view.fitted import FittedTable, TableColumn
 from ometrics.view.plots import sparkline
 from ometrics.view.units import count, duration, number
 from ometrics.windows import Windows
@@ -29,18 +29,18 @@ FRAME: Final = 6  # lines around the rows of models
 WINDOW: Final = "5m"  # what quantiles and rates are of
 
 _COLUMNS: Final = (
-    Column("model", left=True),
-    Column("requests"),
-    Column("errors", 1),
-    Column("cancelled", 9),
-    Column("in flight", 5),
-    Column("a minute", 3),
-    Column("p50"),
-    Column("p95", 4),
-    Column("p99", 8),
-    Column("first chunk", 7),
-    Column("tokens/s", 2),
-    Column("latency", 6, left=True),
+    TableColumn("model", left=True),
+    TableColumn("requests"),
+    TableColumn("errors", 1),
+    TableColumn("cancelled", 9),
+    TableColumn("in flight", 5),
+    TableColumn("a minute", 3),
+    TableColumn("p50"),
+    TableColumn("p95", 4),
+    TableColumn("p99", 8),
+    TableColumn("first chunk", 7),
+    TableColumn("tokens/s", 2),
+    TableColumn("latency", 6, left=True),
 )
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ometrics.view import tables
 from ometrics.view.escape import harmless
-from ometrics.view.fitted import Column, FittedTable
+from ometrics.view.fitted import FittedTable, TableColumn
 from ometrics.view.units import count
 
 COMMAND_WIDTH: Final = 48  # characters of a command line, which may have any number
@@ -36,11 +36,11 @@ class Process(NamedTuple):
 
 
 _COLUMNS: Final = (
-    Column("process", left=True),
-    Column("pid", 2),
-    Column("requests"),
-    Column("errors", 1),
-    Column("end", left=True),
+    TableColumn("process", left=True),
+    TableColumn("pid", 2),
+    TableColumn("requests"),
+    TableColumn("errors", 1),
+    TableColumn("end", left=True),
 )
 
 

@@ -21,7 +21,7 @@ from ometrics.snapshot import (
 )
 from ometrics.view.calls import all_calls
 from ometrics.view.escape import harmless
-from ometrics.view.fitted import Column, FittedTable, Flow
+from ometrics.view.fitted import FittedTable, Flow, TableColumn
 from ometrics.view.names import CLIENT_TIMES, PHASES, Phase, losses, tokens_known
 from ometrics.view.plots import stack
 from ometrics.view.units import UNKNOWN, count, counted, duration, number, percent
@@ -49,17 +49,17 @@ def quiet(value: int) -> Text:
 
 
 _MODELS: Final = (
-    Column("model", left=True),
-    Column("requests"),
-    Column("errors", 1),
-    Column("cancelled", 9),
-    Column("mean", 7),
-    Column("p50"),
-    Column("p95", 3),
-    Column("p99", 5),
-    Column("first chunk", 4),
-    Column("tokens/s", 2),
-    Column("tokens", 6),
+    TableColumn("model", left=True),
+    TableColumn("requests"),
+    TableColumn("errors", 1),
+    TableColumn("cancelled", 9),
+    TableColumn("mean", 7),
+    TableColumn("p50"),
+    TableColumn("p95", 3),
+    TableColumn("p99", 5),
+    TableColumn("first chunk", 4),
+    TableColumn("tokens/s", 2),
+    TableColumn("tokens", 6),
 )
 
 
@@ -96,10 +96,13 @@ def phases(snapshot: Snapshot) -> FittedTable | None:
         return None
     known = [p for p in PHASES if any(getattr(c, p.field).count for _, c in calls)]
     columns = (
-        Column("share of time", left=True),
-        Column("operation", 1, left=True),
-        *(Column(phase.title, _rank(phase, [c for _, c in calls])) for phase in known),
-        Column("by initial", _LEAST, left=True),
+        TableColumn("share of time", left=True),
+        TableColumn("operation", 1, left=True),
+        *(
+            TableColumn(phase.title, _rank(phase, [c for _, c in calls]))
+            for phase in known
+        ),
+        TableColumn("by initial", _LEAST, left=True),
     )
     rows = (
         [name(model), harmless(call.operation), *_shares(call, known)]
@@ -152,10 +155,10 @@ def errors(snapshot: Snapshot) -> FittedTable | None:
         return None
     rows.sort(key=lambda row: -row[0])
     columns = (
-        Column("errors", left=True),
-        Column("code", left=True),
-        Column("count"),
-        Column("of requests", 1),
+        TableColumn("errors", left=True),
+        TableColumn("code", left=True),
+        TableColumn("count"),
+        TableColumn("of requests", 1),
     )
     return FittedTable(columns, (cells for _, cells in rows))
 
@@ -168,13 +171,13 @@ def times(metrics: PerformanceMetrics) -> FittedTable:
     if hists["latency"] != metrics.latency_hist:
         hists = {"all requests": metrics.latency_hist, **hists}
     columns = (
-        Column("time", left=True),
-        Column("count", 4),
-        Column("mean", 1),
-        Column("min", 5),
-        *(Column(title, rank) for title, rank in (("p50", 0), ("p90", 3))),
-        *(Column(title, rank) for title, rank in (("p95", 2), ("p99", 0))),
-        Column("max", 6),
+        TableColumn("time", left=True),
+        TableColumn("count", 4),
+        TableColumn("mean", 1),
+        TableColumn("min", 5),
+        *(TableColumn(title, rank) for title, rank in (("p50", 0), ("p90", 3))),
+        *(TableColumn(title, rank) for title, rank in (("p95", 2), ("p99", 0))),
+        TableColumn("max", 6),
     )
     return FittedTable(
         columns, (_time(t, hist) for t, hist in hists.items() if hist.count)
