@@ -243,7 +243,7 @@ cdef inline void locked_move(om_core *c, om_move *moves, int n) noexcept nogil:
 
 cdef inline void move_records(
     om_core *c, om_move *moves, int n, om_journal *journal, om_totals *totals,
-    om_running **free_running, uint32_t n_free_running, int file,
+    om_running **free_running, uint32_t n_free_running, int file, int lock,
 ) noexcept nogil:
     """Go on in a file; the new one is seen by others once this has ended."""
     cdef om_call *call
@@ -255,6 +255,7 @@ cdef inline void move_records(
         c.journal = &c.own_journal
         c.totals = totals
         c.file = file
+        c.lock_file = lock
         c.free_running = free_running
         c.n_free_running = n_free_running
         call = c.calls

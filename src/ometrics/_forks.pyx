@@ -39,8 +39,8 @@ cdef void locked_leave_file(om_core *c) noexcept nogil:
     """
     Go on in private memory: the file is the parent's, and the mapping is shared.
 
-    Closing the descriptor here leaves the parent as the only one that holds the lock
-    by which others know that it lives.
+    Closing the descriptors here leaves the parent as the only one that holds the lock
+    by which others know that it lives: nothing that the child still maps has it.
     """
     c.own_totals.start_wall_ns = c.totals.start_wall_ns
     c.own_totals.start_monotonic_ns = c.totals.start_monotonic_ns
@@ -51,7 +51,8 @@ cdef void locked_leave_file(om_core *c) noexcept nogil:
     c.unplaced = c.wants_file
     if c.file >= 0:
         om_close(c.file)
-        c.file = -1
+        om_close(c.lock_file)
+        c.file = c.lock_file = -1
 
 
 cdef void forked_child() noexcept nogil:

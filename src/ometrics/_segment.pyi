@@ -11,7 +11,12 @@ HAS_SEGMENTS: bool
 @final
 class Segment(Memory):
     def __new__(
-        cls, file: int, layout: Layout, bounds: tuple[float, ...], identity: Any
+        cls,
+        file: int,
+        lock: int,
+        layout: Layout,
+        bounds: tuple[float, ...],
+        identity: Any,
     ) -> Self: ...
     def is_of_this_process(self) -> bool: ...
     def descriptor(self) -> int: ...

@@ -55,6 +55,9 @@ cdef class Segment(Memory):
 
     Args:
         file: Its descriptor, empty and open for reading and writing; closed with it.
+        lock: Another one, of a file description of its own, by whose lock others know
+            that the process lives; closed with it. A description that is mapped lives
+            as long as any fork of the process, and so would its lock.
         layout: The cells of the histograms.
         bounds: The collector's bucket bounds in seconds.
         identity: What the header says of the process: `id`, `fields`, `boot`,
@@ -77,13 +80,16 @@ cdef class Segment(Memory):
     cdef set codes              # ids of those that are in the file
     cdef uint32_t n_running     # places for running calls, free or not
 
-    def __cinit__(self, int file, Layout layout not None, tuple bounds, dict identity):
+    def __cinit__(
+        self, int file, int lock, Layout layout not None, tuple bounds, dict identity
+    ):
         cdef om_header h
         cdef uint64_t n_changes = FIRST_CHANGES
         cdef double bound
         cdef double *to
         self.forks = forks_of_process()
         self.file = file
+        self.lock = lock
         self.given_back = {}
         self.codes = set()
         memset(&h, 0, sizeof(h))
@@ -132,8 +138,9 @@ cdef class Segment(Memory):
         free(self.free_running)
         if self.header == NULL:     # whoever opened the file still has it
             return
-        if self.is_own():           # a forked child has closed its copy
+        if self.is_own():           # a forked child has closed its copies
             om_close(self.file)
+            om_close(self.lock)
         h = self.header[0]
         for i in range(min(h.n_chunks, <uint64_t> MAX_CHUNKS)):
             om_unmap(<void *> h.chunks[i].address, h.chunks[i].size)

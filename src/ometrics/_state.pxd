@@ -99,6 +99,7 @@ cdef struct om_core:
     uint32_t n_free_running
     void *memories          # a list of Python's that keeps the file mapped
     int file                # its descriptor, which a forked child gives up; or -1
+    int lock_file           # that of its lock, likewise
     bint wants_file         # records are to be in a file
     bint unplaced           # but are not, or not all
     om_ring ring

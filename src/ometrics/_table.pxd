@@ -24,6 +24,7 @@ cdef class Memory:
     cdef om_running **free_running      # room for all there are
     cdef uint32_t n_free_running
     cdef int file                       # its descriptor
+    cdef int lock                       # that of its lock
 
     cdef void *take(self, size_t size, uint32_t kind) except NULL
     cdef int give_back(self, void *block) except -1

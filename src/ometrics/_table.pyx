@@ -140,7 +140,7 @@ cdef class Table:
         om_mutex_init(&c.copying)
         c.layout = &layout.c
         c.totals = &c.own_totals
-        c.file = -1
+        c.file = c.lock_file = -1
         c.capacity = FIRST_CAPACITY
         c.table = <om_record **> malloc(c.capacity * sizeof(om_record *))
         c.ring.events = <om_event *> calloc(size, sizeof(om_event))
@@ -412,6 +412,7 @@ cdef class Table:
                 move_records(
                     c, moves, n, &memory.journal, memory.totals,
                     memory.free_running, memory.n_free_running, memory.file,
+                    memory.lock,
                 )
             n = 0       # none is to be given back
         finally:

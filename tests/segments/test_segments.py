@@ -256,6 +256,55 @@ def test_the_dead_are_counted_once(directory: Path) -> None:
         assert not source.bad
 
 
+FORKS = """
+import os, sys
+from ometrics import MetricsCollector
+mc = MetricsCollector(directory=sys.argv[1])
+call = mc.start_call("m")
+mc.record_latency("m", 0.1)
+if not os.fork():
+    if sys.argv[2:]:
+        mc.record_latency("m", 0.1)
+        os.fork()
+    print(flush=True)
+sys.stdin.read()
+os._exit(0)
+"""
+
+
+@pytest.mark.fork
+@pytest.mark.parametrize("records", [[], ["records"]], ids=["idle", "busy"])
+def test_the_dead_leave_no_lock_to_their_children(
+    records: list[str], directory: Path
+) -> None:
+    """
+    A parent that ended is over, whatever lives of what it forked, as of any daemon.
+
+    Seen to fail with the lock on the description that is mapped, which a fork inherits.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKS, directory, *records],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        for _ in range(1 + len(records)):
+            parent.stdout.readline()
+        alive = [one.pid for one in attach(directory).instances() if one.alive]
+        parent.kill()
+        parent.wait()
+        left = [one.pid for one in attach(directory).instances() if one.alive]
+        snapshot = attach(directory).snapshot()
+        parent.stdin.close()
+
+    assert parent.pid in alive
+    assert {*alive} - {parent.pid} == {*left}
+    assert len(records) == len(left)
+    assert 1 + len(records) == snapshot.models["m"].successful_reqs
+    assert "chat" not in snapshot.models["m"].calls
+
+
 def test_a_collector_that_is_gone_is_over(directory: Path) -> None:
     """Its segment is folded, its descriptor closed."""
     gc.collect()  # what tests before this one left open is not counted

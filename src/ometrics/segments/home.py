@@ -149,13 +149,17 @@ class Home:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             with contextlib.suppress(FileNotFoundError):  # of an attempt that failed
                 os.unlink(name, dir_fd=directory)
-            file = os.open(name, flags, 0o600, dir_fd=directory)
+            opened = [os.open(name, flags, 0o600, dir_fd=directory)]
             try:
+                flags &= ~(os.O_CREAT | os.O_EXCL)
+                opened.append(os.open(name, flags, dir_fd=directory))
+                file, lock = opened
                 # Held as long as the process lives, whatever kills it: by this others
                 # know that it does, in any container.
-                locks.take(file)
+                locks.take(lock)
                 return Segment(
                     file,
+                    lock,
                     self._layout,
                     collector.buckets,
                     {
@@ -171,7 +175,8 @@ class Home:
                     },
                 )
             except BaseException:
-                os.close(file)
+                for descriptor in opened:
+                    os.close(descriptor)
                 with contextlib.suppress(OSError):
                     os.unlink(name, dir_fd=directory)
                 raise
