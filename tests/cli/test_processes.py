@@ -203,6 +203,66 @@ def test_a_program_reports_however_it_ends(
     assert 1 == load(out).total_requests
 
 
+@pytest.mark.parametrize("form", ["script", "module"])
+def test_a_program_has_its_name_and_end(
+    form: str, server: ScriptedOllama, tmp_path: Path
+) -> None:
+    """
+    However short it lives: in the report, and for who reads the directory.
+
+    Seen to fail with "ometrics" for its name and "ended" for its end.
+    """
+    path = program(tmp_path, "os.kill(os.getpid(), signal.SIGSEGV)")
+    what = [path] if form == "script" else ["-m", "program"]
+    env = private(server, tmp_path)
+    result = call("run", "--directory", "kept", *what, env=env, cwd=tmp_path)
+
+    (row,) = lines(result.stderr)
+    name = {"script": "program.py", "module": "program"}[form]
+    assert name in row
+    assert ["killed", "by", "signal", str(int(signal.SIGSEGV))] == row[-4:]
+    gone = attach(tmp_path / "kept").follow().read().folded.newest
+    assert [name] == [one.program for one in gone]
+
+
+def test_a_module_has_its_name_while_its_package_is_imported(
+    server: ScriptedOllama, tmp_path: Path
+) -> None:
+    """Python has "-m" for it then, where most packages import their HTTP client."""
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("import httpx")
+    main = "from program import ask; ask()"
+    (tmp_path / "package" / "__main__.py").write_text(main)
+    path = program(tmp_path, "subprocess.run([sys.executable, '-m', 'package'])")
+    env = private(server, tmp_path)
+    result = call("run", "--directory", "kept", path, env=env, cwd=tmp_path)
+
+    gone = attach(tmp_path / "kept").follow().read().folded.newest
+    assert {"program.py", "package"} == {one.program for one in gone}, result.stderr
+
+
+@linux
+def test_a_working_directory_that_is_removed(tmp_path: Path) -> None:
+    """What is relative cannot be, and is said as any wrong argument."""
+    path = program(tmp_path, "pass")
+
+    shell = 'cd gone && rmdir ../gone && exec "$@"'
+    for option in ("--json", "--directory"):
+        command = [*OMETRICS, "run", option, "here", str(path)]
+        (tmp_path / "gone").mkdir(exist_ok=True)
+        result = subprocess.run(
+            ["sh", "-c", shell, "sh", *command],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert 2 == result.returncode
+        assert "no working directory any more" in result.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_signals_go_on_to_the_program(
     number: signal.Signals, server: ScriptedOllama, tmp_path: Path

@@ -153,6 +153,26 @@ def test_a_directory_that_is_removed(
     assert ["it was removed"] == [said.rpartition(": ")[2] for said in warnings(caplog)]
 
 
+@pytest.mark.fork
+def test_a_working_directory_that_is_removed(tmp_path: Path) -> None:
+    """
+    A relative directory is nowhere then, and the agent goes on in private memory.
+
+    Seen to fail where `abspath` may raise.
+    """
+
+    def child() -> int:
+        here = tmp_path / "here"
+        here.mkdir()
+        os.chdir(here)
+        here.rmdir()
+        mc = MetricsCollector(directory="agents")
+        mc.record_latency("m", 0.1)
+        return mc.snapshot().total_requests
+
+    assert 1 == in_child(child)
+
+
 def test_a_file_where_a_directory_should_be(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -95,6 +95,22 @@ def _why(error: OSError | ValueError) -> str:
     return harmless(str(error))
 
 
+def absolute(path: str | Path) -> Path:
+    """
+    A path that holds also if the program goes to another working directory.
+
+    Raises:
+        click.BadParameter: It is relative, and the working directory was removed.
+    """
+    try:
+        return Path(path).absolute()
+    except FileNotFoundError:
+        raise click.BadParameter(
+            f"there is no working directory any more for {str(path)!r} to be in; give"
+            " an absolute path, or go elsewhere first"
+        ) from None
+
+
 def writable(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> Path | None:
@@ -110,7 +126,7 @@ def writable(
     del context, parameter
     if value is None:
         return None
-    path = Path(value).absolute()
+    path = absolute(value)
     if path.is_dir():
         raise click.BadParameter(f"{value!r} is a directory; name a file in it")
     if not path.parent.is_dir():

@@ -20,6 +20,22 @@ from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
 
+def become(argv: Sequence[str], *, is_module: bool) -> None:
+    """
+    Be a program by name, before it runs: in `sys.argv`, and as `__main__`.
+
+    Args:
+        argv: Script or module, and its arguments.
+        is_module: Whether `argv[0]` names a module, as after `python -m`.
+    """
+    main = ModuleType("__main__")
+    vars(main)["__builtins__"] = builtins
+    if is_module:
+        main.__spec__ = importlib.machinery.ModuleSpec(argv[0], None)
+    sys.modules["__main__"] = main
+    sys.argv = ["-m", *argv[1:]] if is_module else [*argv]
+
+
 def launch(argv: Sequence[str], *, is_module: bool) -> None:
     """
     Run a script, a directory or zip file with a `__main__.py`, or a module.
@@ -32,16 +48,14 @@ def launch(argv: Sequence[str], *, is_module: bool) -> None:
         BaseException: What the program raised, for the interpreter to end with; its
             traceback is shown without the frames of this package.
     """
-    main = ModuleType("__main__")
-    vars(main)["__builtins__"] = builtins
-    sys.modules["__main__"] = main
+    become(argv, is_module=is_module)
+    main = sys.modules["__main__"]
+    main.__spec__ = None  # as while python looks for a module
     try:
         if is_module:
-            sys.argv = ["-m", *argv[1:]]
             _first_on_path(os.getcwd())  # noqa: PTH109 - as python puts it there
             _run_as_main(argv[0], alter_argv=True)
         else:
-            sys.argv = [*argv]
             _run_path(argv[0], main)
     except BaseException:
         _hide_our_frames()

@@ -12,6 +12,7 @@ from typing import Final
 
 from ometrics.cli.directory import remove
 from ometrics.cli.members import Members
+from ometrics.cli.proc import words_of
 from ometrics.cli.tree import Process, Tree
 from ometrics.cli.watch import Watch
 from ometrics.instrumentation.unmeasured import noted_clients
@@ -47,6 +48,7 @@ class Run:
 
     def __init__(self, directory: str, program: str, *, is_temporary: bool) -> None:
         self._directory = directory
+        self._program = program
         self._is_temporary = is_temporary
         self._following = 0.0
         self._tree = Tree(os.getpid(), directory)
@@ -61,12 +63,20 @@ class Run:
             self._following = began + (time.monotonic() - began) / _SHARE
         watch.look()
 
-    def report(self, watch: Watch) -> None:
-        """Say all of it, after the program has ended."""
+    def report(self, watch: Watch, pid: int, code: int) -> None:
+        """
+        Say all of it, after the program has ended.
+
+        Args:
+            watch: Who says it.
+            pid: The program's number.
+            code: How it ended: an exit code, or the negative number of a signal.
+        """
         deadline = time.monotonic() + _PATIENCE
         while self.members.living() and time.monotonic() < deadline:
             time.sleep(_SHORT)
         watch.attempt("look at its processes", self._tree.look)
+        self._tree.learn(pid, self._program, words_of(code))
         watch.finish(
             partial(noted_clients, self._directory),
             partial(self.members.rows, self._tree),

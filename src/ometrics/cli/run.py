@@ -15,12 +15,12 @@ import click
 
 from ometrics._segment import HAS_SEGMENTS
 from ometrics.cli.alerts import rules_option
-from ometrics.cli.arguments import writable
+from ometrics.cli.arguments import absolute, writable
 from ometrics.cli.check import load_rules
 from ometrics.cli.command import Command
 from ometrics.cli.directory import new_directory
 from ometrics.cli.inside import at_end, show_live
-from ometrics.cli.launch import launch
+from ometrics.cli.launch import become, launch
 from ometrics.cli.members import Members
 from ometrics.cli.outside import LOOK_EVERY, Run
 from ometrics.cli.supervise import Child, end_like
@@ -108,6 +108,7 @@ class Program:
         child = Child()
         if child.pid == 0:
             announce(directory, os.environ)
+            become(self.argv, is_module=self.is_module)  # its records have its name
             measure(directory)
             self._show(Members(attach(directory), self._program))
             launch(self.argv, is_module=self.is_module)
@@ -122,7 +123,7 @@ class Program:
             raise
         child.begin()
         code = child.wait(partial(run.look, watch), LOOK_EVERY)
-        run.report(watch)
+        run.report(watch, child.pid, code)
         end_like(code)
 
     def _run_alone(self) -> None:
@@ -251,7 +252,7 @@ def run(
         )
     rules = None if rules_file is None else load_rules(rules_file)
     if directory is not None:
-        directory = directory.absolute()  # the program may go elsewhere
+        directory = absolute(directory)  # the program may go elsewhere
     return Program(
         (program, *args), is_module, json, live, port, store, rules, directory
     )

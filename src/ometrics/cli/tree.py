@@ -114,6 +114,21 @@ class Tree:
             self._ended.append(process)
             del self._ended[:-_MOST_ENDED]
 
+    def learn(self, pid: int, command: str, end: str) -> None:
+        """
+        Take somebody's word for how a process ended, whether it was seen or not.
+
+        Args:
+            pid: Its number.
+            command: What to call it if it was not seen.
+            end: How it ended, for people.
+        """
+        process = self.find(pid)
+        if process is None:
+            process = Process(pid, 0, Handle(), command)
+            self._ended.append(process)
+        process.end = end
+
     def find(self, pid: int) -> Process | None:
         """The newest Python process that has or had this number."""
         newest = [one for one in self._pythons() if one.pid == pid]

@@ -54,7 +54,9 @@ class Home:
         own_clock: bool,
     ) -> None:
         # Absolute: the program may go elsewhere before a child of it records.
-        self.directory = os.path.abspath(directory)  # noqa: PTH100 - keeps links
+        self.directory = os.fspath(directory)
+        with contextlib.suppress(FileNotFoundError):  # no working directory: said later
+            self.directory = os.path.abspath(directory)  # noqa: PTH100 - keeps links
         self._collector = weakref.ref(collector)
         self._layout = layout
         self._own_clock = own_clock

@@ -70,6 +70,9 @@ def program() -> str:
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.name:
         return str(spec.name.removesuffix(".__main__"))
+    if sys.argv[:1] == ["-m"]:  # its package is being imported
+        words = sys.orig_argv
+        return words[words.index("-m") + 1] if "-m" in words[:-1] else "-m"
     return Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
 
 
