@@ -182,7 +182,12 @@ def in_segment() -> dict[str, object]:
     collector.record_latency("m", 0.15)
     collector.record_error("m", ValueError)
     Call(collector, "m", "chat").end("success")
-    return {**one_model(), "mc": collector, "bound": collector.model("m")}
+    return {
+        **one_model(),
+        "mc": collector,
+        "bound": collector.model("m"),
+        "call": Call(collector, "m", "chat"),
+    }
 
 
 @cache
@@ -397,6 +402,14 @@ OPERATIONS = (
         "bound.record_latency(0.15)",
         in_segment,
         (Bar("ratio", 1.05, "bound_record_latency"),),
+        instructions=2000,
+    ),
+    Operation(
+        "segment_chunk",
+        "Call.chunk, in a segment",
+        "call.chunk(True)",
+        in_segment,
+        (Bar("ratio", 1.05, "chunk"),),
         instructions=2000,
     ),
     Operation(

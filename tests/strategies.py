@@ -76,6 +76,11 @@ def sample_snapshot() -> Snapshot:
         errors={"TIMEOUT": 1, "STREAM_ERROR": 1},
         in_flight=2,
         oldest_in_flight_seconds=3.25,
+        oldest_silence_seconds=0.5,
+        longest_silence_seconds=0.5,
+        silent_in_flight_seconds=3.25,
+        longest_wait_seconds=1.75,
+        newest_chunk_seconds=0.5,
     )
     embeddings = CallMetrics(
         operation="embeddings",
@@ -234,6 +239,13 @@ def token_histograms(
     )
 
 
+# What is known of the chunks of running calls.
+CHUNKS = (
+    *("oldest_silence_seconds", "longest_silence_seconds", "silent_in_flight_seconds"),
+    *("longest_wait_seconds", "newest_chunk_seconds"),
+)
+
+
 @st.composite
 def call_metrics(
     draw: st.DrawFn,
@@ -261,6 +273,7 @@ def call_metrics(
         latency=latency,
         in_flight=in_flight,
         oldest_in_flight_seconds=draw(SECONDS) if in_flight else None,
+        **{name: draw(st.none() | SECONDS) if in_flight else None for name in CHUNKS},
         **{name: draw(st.integers(0, 2**53)) for name in counts},
         **tokens,
         **{

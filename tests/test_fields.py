@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from functools import reduce
+from itertools import permutations
 
 import msgspec
 import pytest
@@ -137,6 +138,28 @@ def test_a_count_that_went_back_is_refused(field: Field) -> None:
 
     with pytest.raises(ValueError, match=f"{field.name} went back from 5 to 4"):
         less - more
+
+
+def test_what_belongs_to_a_gauge_is_that_of_the_largest() -> None:
+    """The age of the stream that is silent longest, in whatever order they come."""
+    calls = [
+        CallMetrics(
+            operation="chat",
+            in_flight=1,
+            oldest_in_flight_seconds=age,
+            longest_silence_seconds=silence,
+            silent_in_flight_seconds=age if silence else None,
+        )
+        for age, silence in ((9.0, 1.0), (3.0, 2.0), (2.0, 2.0), (20.0, None))
+    ]
+
+    for several in permutations(calls):
+        whole = reduce(CallMetrics.merge, several)
+        assert (2.0, 3.0) == (
+            whole.longest_silence_seconds,
+            whole.silent_in_flight_seconds,
+        )
+        assert whole == several[0].merge(*several[1:])
 
 
 def test_extremes_are_unknown_where_one_side_does_not_know() -> None:

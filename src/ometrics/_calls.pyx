@@ -44,6 +44,8 @@ from ometrics._state cimport (
     om_monotonic_ns,
     om_mutex_acquire,
     om_mutex_release,
+    om_published,
+    om_running,
     om_store,
     om_wall_ns,
     reason_of,
@@ -504,6 +506,7 @@ cdef class Call:
             answer: Whether it is part of the answer; `False` for thinking.
         """
         cdef int64_t now
+        cdef om_running *shown
         if self.ended or self.forks != self.table.c.forks:
             return
         now = monotonic(self.table) - self.node.start_ns
@@ -515,6 +518,9 @@ cdef class Call:
             self.pending[self.n_pending] = max(now - self.node.last_ns, 0)
             self.n_pending += 1
         om_store(<uint64_t *> &self.node.last_ns, <uint64_t> now)
+        shown = <om_running *> om_published(<void **> &self.node.shown)
+        if shown != NULL:
+            om_store(<uint64_t *> &shown.last_ns, <uint64_t> now)
         if answer and self.first_answer_ns == UNKNOWN:
             self.first_answer_ns = max(now, 0)
 

@@ -74,6 +74,7 @@ cdef inline void locked_copy_calls(
             copied.name_id = call.name_id
             copied.operation = call.operation
             copied.provider = call.provider
+            copied.last_ns = <int64_t> om_load(<uint64_t *> &call.last_ns)
             copy.n_calls += 1
         call = call.next
 
@@ -260,7 +261,9 @@ cdef inline void move_records(
         c.n_free_running = n_free_running
         call = c.calls
         while call != NULL:
-            call.shown = NULL       # what others saw of it was in the old file
+            # What others saw of it was in the old file, which stays mapped: it may be
+            # about to write its chunk there.
+            om_publish(<void **> &call.shown, NULL)
             call = call.next
     locked_move(c, moves, n)
     commit(c)

@@ -19,8 +19,9 @@ last changes, also in the file; when a record is complete, `done` is set to `beg
 find it even; a log of whole records to replay, twice the stores; msync and a checksum,
 a system call a record.)
 
-Not kept, because no law depends on them: `updated_ns`, which may be one record ahead,
-and a record's epoch and order, which only the process itself reads.
+Not kept, because no law depends on them: `updated_ns`, which may be one record ahead; a
+record's epoch and order, which only the process itself reads; and the last chunk of a
+running call, which may be ahead of the instant: chunks are many and take no mutex.
 """
 
 from libc.stdint cimport uint64_t

@@ -157,6 +157,15 @@ static inline void om_publish(void **place, void *value) {
 #endif
 }
 
+/* What was published there last, for who only writes where it leads. */
+static inline void *om_published(void **place) {
+#if defined(_WIN32)
+    return *(void *volatile *)place;
+#else
+    return __atomic_load_n(place, __ATOMIC_RELAXED);
+#endif
+}
+
 /* What is stored before it is stored before what follows, for a fork in between. */
 static inline void om_barrier(void) {
 #if !defined(_WIN32)

@@ -54,6 +54,7 @@ from ometrics._record cimport (
 )
 from ometrics._state cimport INVALID_REASONS, om_totals
 from ometrics._arguments cimport model_name
+from ometrics._running cimport Running, of_running
 from ometrics._table cimport Slot, Table, monotonic, precise_wall
 from ometrics._utc cimport utc_of
 
@@ -94,6 +95,7 @@ cdef int load() except -1:
     global ResourceMetrics, TOKEN_SECONDS, OPERATIONS, OLLAMA
     global MODEL_PLAN, CALL_PLAN, TASK_PLAN, SNAPSHOT_PLAN
     from ometrics import fields, histogram, models, snapshot
+    from ometrics._running import RUNNING
 
     LatencyHistogram = histogram.LatencyHistogram
     TokenHistogram = histogram.TokenHistogram
@@ -109,7 +111,7 @@ cdef int load() except -1:
     )
     CALL_PLAN = Plan(
         models.CallMetrics, CALL_COUNTERS, CALL_CODES, CALL_HISTOGRAMS,
-        ("operation", "provider", "in_flight", "oldest_in_flight_seconds"),
+        ("operation", "provider", *RUNNING),
     )
     TASK_PLAN = Plan(
         snapshot.TaskStatistics, TASK_COUNTERS, 0, 0,
@@ -171,17 +173,21 @@ cdef class Copy:
         return max(self.c.monotonic_ns - self.c.totals.start_monotonic_ns, 0) / 1e9
 
     cdef dict running(self, dict names):
-        """Name -> key of operation and provider -> `[calls, age of the oldest]`."""
+        """Name -> key of operation and provider -> `Running`."""
         cdef dict result = {}
+        cdef Running running
+        cdef int64_t age
         cdef uint32_t i
         for i in range(self.c.n_calls):     # oldest first
             call = &self.c.calls[i]
             keys = result.setdefault(names.get(call.name_id, OVERFLOW), {})
             key = call.provider * (MAX_OPERATIONS + 1) + call.operation
-            entry = keys.setdefault(key, [0, None])
-            entry[0] += 1
-            if entry[1] is None:
-                entry[1] = max(self.c.monotonic_ns - call.start_ns, 0) / 1e9
+            running = keys.get(key)
+            if running is None:
+                running = keys[key] = Running()
+            age = max(self.c.monotonic_ns - call.start_ns, 0)
+            # A chunk may have come since the instant; in a file it may be anything.
+            running.add(age, min(call.last_ns, age))
         return result
 
     cdef object codes_of(self, const om_codes *codes):
@@ -300,7 +306,7 @@ cdef class Copy:
             operation = OPERATIONS[key % (MAX_OPERATIONS + 1) - 1]
             provider = self.codes[key // (MAX_OPERATIONS + 1)]
             name = operation if provider == OLLAMA else f"{operation}@{provider}"
-            others = (operation, provider, *running.get(key, (0, None)))
+            others = (operation, provider, *of_running(running.get(key)))
             PyDict_SetItem(result, name, CALL_PLAN.make(values, others))
         return result
 

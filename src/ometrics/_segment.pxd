@@ -18,7 +18,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from ometrics._journal cimport om_change, om_marks
 
 cdef enum:
-    VERSION = 1
+    VERSION = 2
     MAX_CHUNKS = 64
     ID_BYTES = 32
     PROGRAM_BYTES = 256

@@ -197,6 +197,7 @@ cdef class SegmentReader(Mirror):
                     raise BadSegment("damaged", "a running call has no record")
                 call = &copy.calls[copy.n_calls]
                 call.start_ns = running[k].start_ns
+                call.last_ns = running[k].last_ns
                 call.operation = record.operation
                 call.provider = record.provider
                 call.name_id = i * RUNNING_AT_ONCE + k + 1

@@ -28,6 +28,7 @@ cdef extern from "_mutex.h":
     int om_at_fork(void (*child)() noexcept nogil) noexcept nogil
     bint OM_HAS_GIL
     void om_publish(void **, void *) noexcept nogil
+    void *om_published(void **) noexcept nogil
     void om_barrier() noexcept nogil
     uint64_t om_load(const uint64_t *) noexcept nogil
     void om_store(uint64_t *, uint64_t) noexcept nogil
@@ -64,6 +65,7 @@ cdef struct om_totals:
 cdef struct om_running:
     int64_t start_ns
     uint64_t record
+    int64_t last_ns         # its last chunk, since the start; below 0 before the first
 
 # A running call, in a list by start time.
 cdef struct om_call:
@@ -75,7 +77,7 @@ cdef struct om_call:
     uint32_t provider       # id of a code
     bint listed
     bint stalled            # and counted as such
-    int64_t last_ns         # its last chunk, since the start; changes without the mutex
+    int64_t last_ns         # as in the file; changes without the mutex
     om_running *shown       # where other processes see it, or NULL
 
 cdef struct om_core:
@@ -200,8 +202,11 @@ cdef inline void locked_list(
     if c.n_free_running > 0:
         c.n_free_running -= 1
         call.shown = c.free_running[c.n_free_running]
-        keep(c.journal, &call.shown.start_ns, &call.shown.record)
+        keep(
+            c.journal, &call.shown.start_ns, &call.shown.record, &call.shown.last_ns
+        )
         call.shown.start_ns = call.start_ns
+        call.shown.last_ns = call.last_ns
         call.shown.record = <uint64_t> record
 
 cdef inline void locked_unlist(om_core *c, om_call *call) noexcept nogil:

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
-from ometrics.fields import Distribution, fields_of
+from ometrics.fields import Distribution, Gauge, fields_of
 from ometrics.histogram import LatencyHistogram
+from ometrics.models import CallMetrics
 from ometrics.snapshot import PerformanceMetrics, Snapshot
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 
 # How far two clocks that are read one after the other may be apart, in seconds.
 _CLOCK_SLACK: Final = 0.25
+# What calls have of an instant, as it is when none runs.
+_NOTHING_RUNS: Final = {
+    field.name: getattr(CallMetrics(operation=""), field.name)
+    for field in fields_of(CallMetrics)
+    if isinstance(field, Gauge)
+}
 # Starts whose last snapshot is kept: the present one, and the one before a reset.
 _KEPT_STARTS: Final = 2
 
@@ -221,7 +228,7 @@ def without_running(model: PerformanceMetrics) -> PerformanceMetrics:
     if not any(call.in_flight for call in model.calls.values()):
         return model
     calls = {
-        operation: replace(call, in_flight=0, oldest_in_flight_seconds=None)
+        operation: replace(call, **_NOTHING_RUNS)
         for operation, call in model.calls.items()
     }
     return replace(model, calls=calls)

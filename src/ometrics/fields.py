@@ -263,6 +263,30 @@ class Gauge(Field, frozen=True):
         return self.of(later)
 
 
+class OfLargest(Gauge, frozen=True):
+    """
+    What belongs to another gauge: of several owners, to the largest of that.
+
+    Attributes:
+        gauge: The other one.
+    """
+
+    gauge: str = ""
+
+    def merge(self, owners: Sequence[Any]) -> Any:
+        """That of the owner whose gauge is the largest."""
+        sizes = [(getattr(owner, self.gauge), self.of(owner)) for owner in owners]
+        known = [(size, value) for size, value in sizes if size is not None]
+        # Of two that are as large: the larger one, so that no order matters.
+        _, value = max(known, key=_in_order, default=(None, None))
+        return value
+
+
+def _in_order(pair: tuple[float, float | None]) -> tuple[float, float]:
+    size, value = pair
+    return size, float("-inf") if value is None else value
+
+
 class Extreme(Field, frozen=True):
     """
     The smallest or largest of values that are kept nowhere else.

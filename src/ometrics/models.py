@@ -23,6 +23,7 @@ from ometrics.fields import (
     Gauge,
     Members,
     Metric,
+    OfLargest,
     Same,
     percentage,
     seconds_of_ns,
@@ -338,6 +339,44 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         Gauge(
             "Age of the oldest running call.",
             Metric("ometrics.call.oldest_age", "s"),
+        ),
+    ] = None
+    oldest_silence_seconds: Annotated[
+        float | None,
+        OfLargest(
+            "Time since the last chunk of the oldest running call.",
+            Metric("ometrics.call.oldest_silence", "s"),
+            gauge="oldest_in_flight_seconds",
+        ),
+    ] = None
+    longest_silence_seconds: Annotated[
+        float | None,
+        Gauge(
+            "Time since the last chunk of the running stream that is silent longest.",
+            Metric("ometrics.call.longest_silence", "s"),
+        ),
+    ] = None
+    silent_in_flight_seconds: Annotated[
+        float | None,
+        OfLargest(
+            "Age of the running stream that is silent longest.",
+            Metric("ometrics.call.silent_age", "s"),
+            gauge="longest_silence_seconds",
+        ),
+    ] = None
+    longest_wait_seconds: Annotated[
+        float | None,
+        Gauge(
+            "Age of the oldest running call that has had no chunk.",
+            Metric("ometrics.call.longest_wait", "s"),
+        ),
+    ] = None
+    newest_chunk_seconds: Annotated[
+        float | None,
+        Gauge(
+            "Time since the newest chunk of any running call.",
+            Metric("ometrics.call.newest_chunk_age", "s"),
+            combine=min,
         ),
     ] = None
 

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
+from threading import Timer
 from urllib.request import urlopen
 
 import pytest
@@ -20,7 +22,7 @@ from cli_runs import (
     stream,
 )
 
-from ometrics.testing import ScriptedOllama, chat_done
+from ometrics.testing import Hang, ScriptedOllama, chat_chunk, chat_done
 
 pytest.importorskip("click", reason="the extra cli is not installed")
 pytest.importorskip("rich", reason="the extra cli is not installed")
@@ -396,3 +398,34 @@ def test_a_port_in_use_exits_with_2(server: ScriptedOllama, tmp_path: Path) -> N
 
     assert (2, "") == (result.returncode, result.stdout)
     assert "choose another one" in result.stderr
+
+
+@posix
+def test_a_stream_that_goes_silent_is_told_while_it_is(
+    server: ScriptedOllama, tmp_path: Path
+) -> None:
+    """With model, operation, age and the time since the last chunk."""
+    server.script("/api/chat", [chat_chunk("Hel"), Hang(), chat_done()])
+    program = script(tmp_path, ASK.replace("print(ask()", "list(ask(stream=True)) #"))
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[stalls]\nchunk = "0.2s"\nanswer = false\n')
+    command = [*OMETRICS, "run", "--rules", rules, program]
+    too_late = Timer(20, server.release)
+    too_late.start()
+    with subprocess.Popen(
+        command, env=environment(server), stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        firing = process.stderr.readline()
+        server.release()
+        resolved = process.stderr.readline()
+        process.communicate(timeout=60)
+    too_late.cancel()
+
+    assert re.fullmatch(
+        r"ometrics: firing stalled stream: time since the last chunk of llama3.2 is"
+        r" (\S+), above 200ms \(chat, \S+ old, last chunk \1 ago\)\n",
+        firing,
+    )
+    assert "resolved stalled stream" in resolved
+    assert 0 == process.returncode

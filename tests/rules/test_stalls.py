@@ -334,27 +334,57 @@ def test_limits_that_mean_nothing_are_refused(limits: Any, field: str) -> None:
     assert field == caught.value.field
 
 
-def test_of_another_process_ages_are_known_and_chunks_are_not() -> None:
-    """What is read from elsewhere can take too long; its streams cannot be judged."""
-    world = World()
-    stalls = Stalls(chunk="1s", answer="1s", times=3.0, least="5s")
-    source = merge(world.collector, MetricsCollector(clock=world.clock))
-    watch = Watch(source, [], stalls=stalls, clock=world.clock)
+@pytest.mark.parametrize("limit", ["chunk", "answer", "times", "queue"])
+def test_any_source_is_watched_as_a_collector_is(limit: str) -> None:
+    """The same incidents of the same calls, from nothing but snapshots."""
+    limits = {"chunk": "10s", "answer": "10s", "times": 3.0, "queue": "20s"}
+    world = World(**{limit: limits[limit]}, least="5s")
+    other = MetricsCollector(clock=world.clock)
+    far = Watch(
+        merge(other, world.collector), [], stalls=world.stalls, clock=world.clock
+    )
     for _ in range(20):
-        world.start().end("success")
-    for _ in range(20):
-        call = world.start()
+        past = world.start(), other.start_call("m")
         world.clock.advance(1.0)
-        call.end("success")
+        for call in past:
+            call.end("success")
+    pick = random.Random(2)
+    calls: list[Call] = []
+    near_told, far_told = [], []
+    for _ in range(100):
+        world.clock.advance(1.0)
+        calls += [world.start() for _ in range(pick.randrange(3))]
+        if pick.random() < 0.3:
+            for call in calls:
+                if pick.random() < 0.7:
+                    call.chunk()
+        if pick.random() < 0.05:
+            for call in calls:
+                call.end("success")
+            calls = []
+        far_told += [(a.rule, a.state, a.call) for a in far.step()]
+        near_told += [(a.rule, a.state, a.call) for a in world.watch.step()]
+
+    assert near_told == far_told
+    assert {"firing", "resolved"} == {state for _, state, _ in far_told}
+
+
+def test_who_only_reads_counts_nothing() -> None:
+    """A stall in another process is told of, and no number there changes."""
+    world = World(chunk="10s")
+    source = merge(world.collector)
+    watch = Watch(source, [], stalls=world.stalls, clock=world.clock)
     call = world.start()
     call.chunk()
-    world.clock.advance(6.0)
+    world.clock.advance(11.0)
     (alert,) = watch.step()
 
-    assert ("call takes too long", 6.0) == (alert.rule, alert.call and alert.call.age)
+    assert ("stalled stream", 11.0, 11.0) == (
+        alert.rule,
+        alert.call and alert.call.age,
+        alert.call and alert.call.silence,
+    )
     assert 0 == world.counted()
-    call.end("success")
-    assert ["resolved"] == [alert.state for alert in watch.step()]
 
 
 def test_stalls_stand_in_a_file_of_rules() -> None:

@@ -71,6 +71,7 @@ def test_missing_data_ends_nothing() -> None:
     world = World()
     watch = world.watch(SLOW)
     states = world.run(watch, [3.0] * 4 + [None] * 40)
+    watch.close()
 
     assert ["firing"] == states
     assert [("firing", True)] == [(s.phase, s.missing) for s in watch.statuses()]
@@ -107,6 +108,7 @@ def test_time_goes_on_between_two_processes(tmp_path: Path) -> None:
     second = world.watch(SLOW, state=path)
 
     assert ["firing"] == world.run(second, [3.0], step=1.0)
+    second.close()
 
 
 def test_an_alert_on_its_way_outlives_a_restart(tmp_path: Path) -> None:
@@ -146,6 +148,7 @@ def test_a_full_disk_stops_no_alert(tmp_path: Path) -> None:
     watch = world.watch(SLOW, state=tmp_path / "none" / "rules.state")
 
     assert ["firing"] == world.run(watch, [3.0] * 4)
+    watch.close()
 
 
 def test_the_thread_of_a_collector() -> None:
@@ -271,6 +274,7 @@ def test_a_failing_source_changes_no_incident() -> None:
     watch._window = take
 
     assert ["first", "second"] == [alert.rule for alert in watch.step()]
+    watch.close()
 
 
 @pytest.mark.threads

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +19,9 @@ from msgspec.structs import replace
 
 import ometrics
 from ometrics import MetricsCollector, Snapshot, attach
+from ometrics._calls import Call
+from ometrics._running import RUNNING
+from ometrics.testing import FakeClock
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="segments are files mapped")
 
@@ -121,6 +126,62 @@ def test_running_calls_are_seen(directory: Path) -> None:
         model.total_requests,
         sum(call.in_flight for call in model.calls.values()),
     )
+
+
+def test_chunks_of_running_calls_are_seen(directory: Path) -> None:
+    """Between what the process says just before and just after, of random calls."""
+    pick = random.Random(3)
+    mc = MetricsCollector(directory=directory)
+    source = attach(directory)
+    calls: list[Call] = []
+    known = 0
+    for _ in range(60):
+        calls += [mc.start_call("m") for _ in range(pick.randrange(4))]
+        for call in pick.sample(calls, len(calls) // 3):
+            call.chunk()
+        while calls and pick.random() < 0.5:
+            calls.pop(pick.randrange(len(calls))).end("success")
+        if not calls:
+            continue
+        first, seen, last = (
+            of.snapshot().models["m"].calls["chat"] for of in (mc, source, mc)
+        )
+        for name in RUNNING[1:]:
+            ages = [getattr(call, name) for call in (first, seen, last)]
+            known += None not in ages
+            assert 1 == len({age is None for age in ages})
+            assert None in ages or ages == sorted(ages)
+
+    assert known > 100
+
+
+@pytest.mark.parametrize("damage", [2**63 - 1, 1 << 61, -1, -(2**63)])
+def test_a_damaged_last_chunk_is_between_start_and_now(
+    directory: Path, damage: int
+) -> None:
+    """Whatever is in the file, no time is negative or longer than the call."""
+    clock = FakeClock()
+    mc = MetricsCollector(directory=directory, clock=clock)
+    call = mc.start_call("m")
+    clock.advance(1.234567891)
+    call.chunk()
+    (segment,) = directory.iterdir()
+    data = segment.read_bytes()
+    last = struct.pack("=q", round(1.234567891e9))
+    assert 1 == data.count(last)
+    segment.write_bytes(data.replace(last, struct.pack("=q", damage)))
+    snapshot = attach(directory).snapshot()
+    seen = snapshot.models["m"].calls["chat"]
+
+    assert {} == snapshot.segments_bad
+    assert snapshot == Snapshot.from_json(snapshot.to_json())
+    if damage < 0:
+        assert (None, seen.oldest_in_flight_seconds) == (
+            seen.longest_silence_seconds,
+            seen.longest_wait_seconds,
+        )
+    else:
+        assert (0.0, None) == (seen.longest_silence_seconds, seen.longest_wait_seconds)
 
 
 def test_a_reset_is_one_outside_too(directory: Path) -> None:

@@ -27,6 +27,7 @@ import msgspec
 from ometrics import _json
 from ometrics.export import _document as doc
 from ometrics.export.files import AnyPath, replace_file
+from ometrics.fields import Gauge, fields_of
 from ometrics.histogram import (
     UINT64_MAX,
     LatencyHistogram,
@@ -274,6 +275,14 @@ def _check_model(name: str, model: PerformanceMetrics) -> None:
             raise error.below(f".calls[{operation!r}]") from None
 
 
+# What is known of calls in flight beside their number.
+_OF_RUNNING: Final = [
+    field.name
+    for field in fields_of(CallMetrics)
+    if isinstance(field, Gauge) and field.name != "in_flight"
+]
+
+
 def _check_call(key: str, call: CallMetrics) -> None:
     suffix = "" if call.provider == OLLAMA else f"@{call.provider}"
     if key != call.operation + suffix:
@@ -291,6 +300,9 @@ def _check_call(key: str, call: CallMetrics) -> None:
             ".oldest_in_flight_seconds",
             f"{call.oldest_in_flight_seconds} with {call.in_flight} calls in flight",
         )
+    for name in _OF_RUNNING if call.in_flight == 0 else ():
+        if getattr(call, name) is not None:
+            raise _ContradictionError(f".{name}", "known, but no call is in flight")
 
 
 def _check_errors(counted: PerformanceMetrics | CallMetrics) -> None:

@@ -25,6 +25,8 @@ from ometrics.rules.words import span
 from ometrics.snapshot import TaskStatistics
 
 MODEL: Final = names.prometheus_label(names.MODEL)
+# What becomes of a gauge of several models or operations.
+_COMBINED: Final = {operator.add: "sum", min: "min"}
 _OPERATION: Final = names.prometheus_label(names.OPERATION)
 _WILDCARDS: Final = re.compile(r"(\*|\?|\[!?[^]]+])")
 
@@ -75,9 +77,7 @@ def number_of(rule: Rule) -> str:
         matchers = {**matchers, names.prometheus_label(str(field.by)): quantity.key}
     if isinstance(field, Counter | Counts):
         return count_of(scope, field, rule.window, matchers)
-    combine = (
-        "sum" if isinstance(field, Gauge) and field.combine is operator.add else "max"
-    )
+    combine = _COMBINED.get(field.combine, "max") if isinstance(field, Gauge) else "max"
     return f"{combine} by ({labels_of(scope)}) ({selector(field, matchers)})"
 
 

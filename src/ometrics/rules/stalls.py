@@ -126,8 +126,8 @@ class StallWatch:
     Holds the calls in flight against the limits.
 
     Args:
-        source: Whose calls. Of a collector of this process all is known; of other
-            sources the number of calls and the age of the oldest, not their chunks.
+        source: Whose calls. They count as stalled in a collector of this process only:
+            who reads others writes nothing there.
         stalls: The limits.
         clock: Where to read the time.
 
@@ -211,6 +211,11 @@ class StallWatch:
                 provider=call.provider,
                 calls=call.in_flight,
                 oldest_age=call.oldest_in_flight_seconds or 0.0,
+                oldest_silence=call.oldest_silence_seconds,
+                silent_age=call.silent_in_flight_seconds,
+                silence=call.longest_silence_seconds,
+                waiting=call.longest_wait_seconds,
+                heard=call.newest_chunk_seconds,
             )
             for name, model in self._models.items()
             for call in model.calls.values()

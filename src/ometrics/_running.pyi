@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: MIT
+from typing import final
+
+RUNNING: tuple[str, ...]
+
+@final
+class Running: ...
