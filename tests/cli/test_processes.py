@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -241,11 +242,37 @@ def test_a_module_has_its_name_while_its_package_is_imported(
     assert {"program.py", "package"} == {one.program for one in gone}, result.stderr
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs ulimit")
+def test_records_without_room_are_said(server: ScriptedOllama, tmp_path: Path) -> None:
+    """
+    The report does not look whole where a process could not write, in that run alone.
+
+    Seen to fail without the note: "no call to a model was seen" was all.
+    """
+    path = program(tmp_path, "pass")
+    command = [*OMETRICS, "run", "--directory", "kept", str(path)]
+    said = [
+        subprocess.run(
+            ["sh", "-c", f'{limit} exec "$@"', "sh", *command],
+            cwd=tmp_path,
+            env=private(server, tmp_path),
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stderr
+        for limit in ("", "ulimit -f 64;", "")
+    ]
+
+    assert [False, True, False] == ["may be missing" in one for one in said]
+    assert ["1 request", "0 requests", "1 request"] == [
+        re.findall(r"· (\d+ requests?)", one)[0] for one in said
+    ]
+
+
 @linux
 def test_a_working_directory_that_is_removed(tmp_path: Path) -> None:
     """What is relative cannot be, and is said as any wrong argument."""
     path = program(tmp_path, "pass")
-
     shell = 'cd gone && rmdir ../gone && exec "$@"'
     for option in ("--json", "--directory"):
         command = [*OMETRICS, "run", option, "here", str(path)]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from ometrics.cli.directory import remove
@@ -16,7 +17,7 @@ from ometrics.cli.proc import words_of
 from ometrics.cli.tree import Process, Tree
 from ometrics.cli.watch import Watch
 from ometrics.instrumentation.unmeasured import noted_clients
-from ometrics.segments import attach
+from ometrics.segments import attach, places
 
 LOOK_EVERY: Final = 0.25  # seconds
 _SHARE: Final = 0.05  # of one core at most, on a machine of thousands of processes
@@ -51,6 +52,7 @@ class Run:
         self._program = program
         self._is_temporary = is_temporary
         self._following = 0.0
+        self._began = time.time()
         self._tree = Tree(os.getpid(), directory)
         self.members = Members(attach(directory), program)
 
@@ -83,6 +85,12 @@ class Run:
         )
         for line in _unreached(self._tree.unreached()):
             watch.say(line)
+        if self._has_failed():
+            watch.say(
+                f"numbers may be missing: there was no room for records in"
+                f" {self._directory}, or it was not to be used; see the warnings of the"
+                " program, and name another directory with --directory"
+            )
         living = self.members.living()
         if living:
             numbers = ", ".join(map(str, living[:_MOST_NAMED]))
@@ -92,6 +100,14 @@ class Run:
             )
         watch.close()
         self.end()
+
+    def _has_failed(self) -> bool:
+        """Whether a process could not have its records in the directory meanwhile."""
+        try:
+            note = Path(self._directory, places.FAILED).lstat()
+        except OSError:
+            return False
+        return note.st_mtime >= self._began
 
     def end(self) -> None:
         """Remove the directory if nobody needs it."""

@@ -125,6 +125,7 @@ class Home:
         if collector is None:
             return
         collector._count_segment_failure()  # noqa: SLF001 - the core's, and only for us
+        self._leave_note()
         reason = getattr(error, "strerror", None) or str(error)
         if reason not in self._warned:
             self._warned.add(reason)
@@ -134,6 +135,16 @@ class Home:
                 self.directory,
                 reason,
             )
+
+    def _leave_note(self) -> None:
+        """For readers, who see no segment or an old one; takes no room on the disk."""
+        with contextlib.suppress(OSError), _opened(self.directory) as directory:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            file = os.open(places.FAILED, flags, 0o600, dir_fd=directory)
+            try:
+                os.utime(file)
+            finally:
+                os.close(file)
 
     def _is_there(self, segment: Segment) -> bool:
         try:

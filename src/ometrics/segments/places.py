@@ -18,6 +18,9 @@ FOLDED: Final = "folded"
 # Beside a segment, if its counts are to be in a store: which one.
 STORE: Final = ".store"
 
+# Touched by a process whenever it cannot have its records here.
+FAILED: Final = "failed"
+
 _OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
