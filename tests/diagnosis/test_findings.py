@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from msgspec.structs import replace
 
 import ometrics
-from ometrics import LatencyHistogram, MetricsCollector
+from ometrics import MetricsCollector
 from ometrics._calls import Call
 from ometrics.diagnosis import checks
 from ometrics.diagnosis.kinds import KINDS
@@ -81,12 +80,15 @@ def queued(milliseconds: int) -> MetricsCollector:
     return collected([answer(total_duration=(990 + milliseconds) * MS)] * 50)
 
 
-def prompts(cached: int | None, prefill: int = 900, tokens: int = 4000) -> Any:
-    """Answers to long prompts."""
-    fields = {"prompt_eval_count": tokens, "prompt_eval_duration": prefill * MS}
+def prompts(
+    cached: int | None, prefill: int = 900, also: Iterable[dict[str, Any]] = ()
+) -> MetricsCollector:
+    """Answers to long prompts, and others."""
+    fields = {"prompt_eval_count": 4000, "prompt_eval_duration": prefill * MS}
     if cached is not None:
         fields["prompt_eval_cached_count"] = cached
-    return collected([answer(total_duration=(900 + prefill) * MS, **fields)] * 30)
+    long = answer(total_duration=(900 + prefill) * MS, **fields)
+    return collected([long] * 30 + [*also] * 30)
 
 
 def tail(slow: int, seconds: float = 30.0) -> MetricsCollector:
@@ -134,10 +136,21 @@ def retrying(again: int, first: int) -> MetricsCollector:
     clock = FakeClock()
     collector = healthy(10)
     for is_retry in [True] * again + [False] * first:
-        call = Call(collector, MODEL, "chat")
+        call = Call(collector, MODEL, "chat", "openai")
         call.retry(is_retry)
         clock.advance(1)
         call.end("success")
+    return collector
+
+
+def by_openai(connect: float = 0.0, reason: str = "stop") -> MetricsCollector:
+    """Calls of two seconds to a server that tells no durations."""
+    clock = FakeClock()
+    collector = MetricsCollector(clock=clock)
+    for _ in range(30):
+        call = Call(collector, MODEL, "chat", "openai")
+        clock.advance(2)
+        call.end("success", done_reason=reason, connect=int(connect * 1e9))
     return collector
 
 
@@ -176,6 +189,8 @@ def before(rate: float, tokens: int = 80) -> Callable[[], dict[str, Any]]:
 TABLE = (
     Scenario("answers-cut", "one answer in five ends at its limit",
         lambda: collected([answer(done_reason="length")] * 10 + [answer()] * 40)),
+    Scenario("answers-cut", "all do, by OpenAI's interface",
+        lambda: by_openai(reason="length")),
     Scenario("not answers-cut", "one answer in fifty does",
         lambda: collected([answer(done_reason="length")] * 1 + [answer()] * 49)),
     Scenario("not answers-cut", "four of four do: too few to call it a habit",
@@ -197,6 +212,10 @@ TABLE = (
         lambda: loading(2, 298)),
     Scenario("waiting", "two seconds of three in a queue", lambda: queued(2000)),
     Scenario("not waiting", "a tenth of a second of one", lambda: queued(110)),
+    Scenario("connecting", "a second of two, by OpenAI's interface",
+        lambda: by_openai(1.0)),
+    Scenario("not connecting", "60 ms of two seconds of which no more is known",
+        lambda: by_openai(0.06)),
     Scenario("network", "a second on the way",
         lambda: collected([answer()] * 30, wait=1.0)),
     Scenario("not network", "5 ms on the way, of answers of 10 ms",
@@ -207,6 +226,8 @@ TABLE = (
     Scenario("not cache-misses", "most come from the cache", lambda: prompts(3600)),
     Scenario("not cache-misses", "an old server that does not say",
         lambda: prompts(None)),
+    Scenario("not cache-misses", "one of two servers does not say",
+        lambda: prompts(0, also=[answer(prompt_eval_count=8000)])),
     Scenario("not cache-misses", "none from the cache, but reading takes no time",
         lambda: prompts(0, prefill=40)),
     Scenario("prompts-cut", "one prompt in four fills the context of 4,096 tokens",
@@ -319,7 +340,7 @@ def test_every_check_has_both_kinds() -> None:
         *("stalled", "retries", "evictions"),
     }
     assert len(checks.CHECKS) == len(documented)
-    for kind in documented - {"hung-calls", "connecting"}:  # in tests of their own
+    for kind in documented - {"hung-calls"}:  # in a test of its own
         assert {kind, f"not {kind}"} <= kinds
 
 
@@ -340,22 +361,6 @@ def test_hung_calls(age: float, longest: float | None, found: bool) -> None:
         del call
 
     assert found is ("hung-calls" in kinds)
-
-
-@pytest.mark.parametrize(("wait", "found"), [(0.5, True), (0.02, False)])
-def test_connecting(wait: float, found: bool) -> None:
-    """Calls that wait half a second of one for a connection; 20 ms are no news."""
-    collector = healthy()
-    snapshot = collector.snapshot()
-    model = snapshot.models[MODEL]
-    call = model.calls["chat"]
-    waited = replace(call, connect=LatencyHistogram.of([wait] * 50))
-    model = replace(model, calls={"chat": waited})
-    kinds = [
-        f.kind for f in ometrics.diagnose(replace(snapshot, models={MODEL: model}))
-    ]
-
-    assert found is ("connecting" in kinds)
 
 
 def test_loads_that_were_seen_make_it_certain() -> None:

@@ -150,6 +150,17 @@ def test_a_bad_interval_is_refused(interval: float) -> None:
         Residency(interval=interval)
 
 
+def test_its_own_questions_are_no_calls(server: ScriptedOllama) -> None:
+    """A server that knows no details of a model has refused nothing to the program."""
+    says(server, "llama3.2")
+    collector = ometrics.instrument(MetricsCollector())
+    assert Residency(server.url).poll()
+    ometrics.uninstrument(collector)
+
+    assert "/api/show" in [request.path for request in server.requests]
+    assert {} == dict(collector.snapshot().models)
+
+
 def test_it_reads_only(server: ScriptedOllama) -> None:
     """Nothing but three questions goes to the server, one of them once a model."""
     residency = Residency(server.url)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from healthy_runs import assert_nothing_found
 
 import ometrics
 from ometrics.testing import (
@@ -272,8 +273,8 @@ def under_the_command(bare: Bare) -> None:
     """Run an agent by `ometrics run` and compare."""
     name, expected, quiet = bare
     found, asked, stderr = run(name, "run")
-    exported = (ENVIRONMENTS / f"{name}.json").read_bytes()
-    models = ometrics.Snapshot.from_json(exported).models.values()
+    exported = ometrics.Snapshot.from_json((ENVIRONMENTS / f"{name}.json").read_bytes())
+    models = exported.models.values()
     calls = [call for model in models for call in model.calls.values()]
     ends = [c.successful_reqs + c.failed_reqs + c.cancelled_reqs for c in calls]
     said = [tokens_said(s, TABLE[name], requests) for s, requests in asked.items()]
@@ -285,3 +286,4 @@ def under_the_command(bare: Bare) -> None:
         assert sum(prompt for prompt, _ in said) == sum(
             call.prompt_tokens or 0 for call in calls
         )
+    assert_nothing_found(exported)

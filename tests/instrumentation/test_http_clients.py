@@ -20,6 +20,7 @@ import httpx
 import pytest
 import requests
 import urllib3
+from healthy_runs import assert_nothing_found
 from instrumenting import (
     CANCELLED,
     CHAT,
@@ -69,6 +70,7 @@ def collector() -> Iterator[MetricsCollector]:
     ometrics.uninstrument(collector)
     assert before == [dict(vars(owner)) for owner in OWNERS]
     assert 0 == collector.snapshot().internal_errors
+    assert_nothing_found(collector.snapshot())
 
 
 OWNERS: Final[tuple[type, ...]] = (

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from healthy_runs import assert_nothing_found
 
 import ometrics.proxy.proxy
 from ometrics import MetricsCollector
@@ -27,9 +28,11 @@ def server() -> Iterator[ScriptedOllama]:
 
 
 @pytest.fixture
-def collector() -> MetricsCollector:
+def collector() -> Iterator[MetricsCollector]:
     """Who counts."""
-    return MetricsCollector()
+    collector = MetricsCollector()
+    yield collector
+    assert_nothing_found(collector.snapshot())
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])

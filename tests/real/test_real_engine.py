@@ -18,6 +18,7 @@ import ollama
 import openai
 import pytest
 import tiny_model
+from healthy_runs import assert_nothing_found
 from instrumenting import HI, call_metrics, outcomes
 
 import ometrics.ollama
@@ -36,6 +37,7 @@ pytestmark = [
 ]
 
 OPTIONS = {"num_predict": 24, "seed": 1}
+CUT = {"answers-cut"}  # as they are asked to be
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,7 @@ def collector() -> Iterator[MetricsCollector]:
     ometrics.ollama.uninstrument()
     ometrics.openai.uninstrument()
     assert 0 == collector.snapshot().internal_errors
+    assert_nothing_found(collector.snapshot(), but=CUT)
 
 
 class Tee(httpx.SyncByteStream, httpx.AsyncByteStream):
@@ -252,3 +255,4 @@ def test_behind_a_proxy(engine: ModelEngine, streamed: bool) -> None:
         call_metrics(behind, "chat", engine.model.removesuffix(":latest")),
         last_line(wire),
     )
+    assert_nothing_found(behind.snapshot(), but=CUT)

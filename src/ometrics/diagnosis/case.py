@@ -45,12 +45,9 @@ Check: TypeAlias = Callable[[Case], Iterator[Finding]]
 
 
 def generating(model: PerformanceMetrics | None) -> CallMetrics | None:
-    """A model's calls that generate text, together; `None` for none."""
-    found = [
-        call
-        for operation, call in ({} if model is None else model.calls).items()
-        if operation in _GENERATING
-    ]
+    """A model's calls that generate text, of all providers; `None` for none."""
+    calls = () if model is None else model.calls.values()
+    found = [call for call in calls if call.operation in _GENERATING]
     return reduce(CallMetrics.merge, found) if found else None
 
 

@@ -34,13 +34,16 @@ _TAIL_TIMES, _TAIL_SECONDS = 10.0, 1.0
 _MOST_TIME = 0.80
 
 
-def _phases(calls: CallMetrics) -> tuple[float, Mapping[str, float]]:
-    """Seconds of all phases, and each one's share of them."""
+def _shares(calls: CallMetrics) -> Mapping[str, float]:
+    """
+    Each phase's share of the calls' time.
+
+    Where a server tells no times, as OpenAI's interface, only the connection is known
+    apart: the time is then longer than its known phases.
+    """
     seconds = {name: getattr(calls, name).total for name in PHASES}
-    whole = sum(seconds.values())
-    return whole, {
-        name: total / whole if whole else 0.0 for name, total in seconds.items()
-    }
+    whole = max(sum(seconds.values()), calls.latency.total)
+    return {name: total / whole if whole else 0.0 for name, total in seconds.items()}
 
 
 def answers_cut(case: Case) -> Iterator[Finding]:
@@ -92,7 +95,7 @@ def cold_starts(case: Case) -> Iterator[Finding]:
         return
     load = case.calls.load
     cold = load.count - at_most(load, _COLD_SECONDS)
-    share = _phases(case.calls)[1]["load"]
+    share = _shares(case.calls)["load"]
     if cold >= _COLD_CALLS and share >= _LOAD_SHARE:
         times = case.loaded.loads if case.loaded is not None else 0
         seen = times >= _COLD_CALLS
@@ -121,7 +124,7 @@ def waiting(case: Case) -> Iterator[Finding]:
     if case.calls is None or case.calls.residual.count < FEW:
         return
     residual = case.calls.residual
-    share, mean = _phases(case.calls)[1]["residual"], residual.mean or 0.0
+    share, mean = _shares(case.calls)["residual"], residual.mean or 0.0
     if share >= _WAIT_SHARE and mean >= _WAIT_MEAN:
         yield Finding(
             kind="waiting",
@@ -143,7 +146,7 @@ def connecting(case: Case) -> Iterator[Finding]:
     if case.calls is None or case.calls.connect.count < FEW:
         return
     connect = case.calls.connect
-    share, mean = _phases(case.calls)[1]["connect"], connect.mean or 0.0
+    share, mean = _shares(case.calls)["connect"], connect.mean or 0.0
     if share >= _NETWORK_SHARE and mean >= _NETWORK_MEAN:
         yield Finding(
             kind="connecting",
@@ -165,7 +168,7 @@ def network(case: Case) -> Iterator[Finding]:
     if case.calls is None or case.calls.network.count < FEW:
         return
     histogram = case.calls.network
-    share, mean = _phases(case.calls)[1]["network"], histogram.mean or 0.0
+    share, mean = _shares(case.calls)["network"], histogram.mean or 0.0
     if share >= _NETWORK_SHARE and mean >= _NETWORK_MEAN:
         yield Finding(
             kind="network",
@@ -186,10 +189,12 @@ def cache_misses(case: Case) -> Iterator[Finding]:
     """Prompts that are evaluated whole, though that takes much of the time."""
     calls = case.calls
     if calls is None or calls.prompt_tokens is None or calls.cached_tokens is None:
-        return  # an older server does not tell: unknown is not a miss
+        return
+    if calls.cached_tokens_known < calls.prompt_tokens_known:
+        return  # some server does not tell: unknown is not a miss
     if calls.successful_reqs < FEW or not calls.prompt_tokens:
         return
-    share = _phases(calls)[1]["prefill"]
+    share = _shares(calls)["prefill"]
     hits = calls.cached_tokens / calls.prompt_tokens
     length = calls.prompt_tokens / calls.successful_reqs
     if hits < _HIT_SHARE and share >= _PREFILL_SHARE and length >= _LONG_PROMPT:

@@ -81,7 +81,7 @@ def _read(
         host, port, path = address.hostname or "", address.port, address.path
     elif tunnel:  # through a proxy
         host, port = tunnel, connection._tunnel_port  # noqa: SLF001
-    return SentRequest(method, path, host.lower(), port, names, body)
+    return SentRequest(method, path, host.lower(), port, names, body, connection)
 
 
 def _prepare(connection: Any, exchange: Exchange) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec.structs import replace
 
+from ometrics.instrumentation.registry import registry
 from ometrics.loaded import LoadedModel
 from ometrics.text import valid
 
@@ -219,6 +220,7 @@ class Residency:
             http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         )
         connection = kind(self._host, self._port, timeout=self._timeout)
+        registry.leave_out(connection)  # no call of the program's
         try:
             method, body = "GET", None
             if question is not None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import httpx
 import ollama
 import pytest
+from healthy_runs import assert_nothing_found
 from instrumenting import Driver
 
 import ometrics.ollama
@@ -42,6 +43,7 @@ def collector() -> Iterator[MetricsCollector]:
     collector = ometrics.ollama.instrument(MetricsCollector())
     yield collector
     assert 0 == collector.snapshot().internal_errors
+    assert_nothing_found(collector.snapshot())
 
 
 @pytest.fixture(params=["sync", "async"])

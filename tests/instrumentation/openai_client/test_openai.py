@@ -13,6 +13,7 @@ from typing import Any
 import openai
 import pydantic
 import pytest
+from healthy_runs import assert_nothing_found
 from instrumenting import (
     CANCELLED,
     FAILED,
@@ -78,6 +79,7 @@ def collector() -> Iterator[MetricsCollector]:
     collector = ometrics.openai.instrument(MetricsCollector())
     yield collector
     assert 0 == collector.snapshot().internal_errors
+    assert_nothing_found(collector.snapshot())
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -197,7 +199,7 @@ def test_embeddings_and_completions(
 
     server.queue(
         "/v1/completions",
-        [Status(200, text("ab", "length") | {"usage": usage})],
+        [Status(200, text("ab", "stop") | {"usage": usage})],
         [Event(text("a", None)), Event(text("b", "stop")), OPENAI_DONE],
     )
     ask("embeddings.create", input="x")
@@ -208,7 +210,7 @@ def test_embeddings_and_completions(
     assert SUCCEEDED == outcomes(collector, "embeddings")
     assert 16 == call_metrics(collector, "embeddings").prompt_tokens
     assert (2, 0, 0, 0) == outcomes(collector, "text_completion")
-    assert {"length": 1, "stop": 1} == call.done_reasons
+    assert {"stop": 2} == call.done_reasons
     assert (3, 1) == (call.completion_tokens, call.time_per_output_chunk.count)
 
 
