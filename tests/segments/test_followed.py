@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +49,28 @@ def test_what_vanishes_stays_counted(directory: Path) -> None:
         mc.snapshot()  # looks after its segment once a second
 
     assert mc.snapshot().total_requests == followed.snapshot().total_requests
+
+
+def test_who_ended_is_counted_once(directory: Path) -> None:
+    """
+    Their number goes up only, whatever becomes of the directory.
+
+    Seen to go back where the sum takes its number of processes along.
+    """
+    followed = attach(directory).follow()
+    for expected in range(1, 5):
+        mc = MetricsCollector(directory=directory)
+        mc.record_latency("m", 0.1)
+        followed.read()
+        del mc
+        gc.collect()
+        looks = [followed.read() for _ in range(2)]
+        shutil.rmtree(directory)
+        looks += [followed.read() for _ in range(2)]
+
+        assert [expected] * 4 == [
+            look.folded.processes + len(look.instances) for look in looks
+        ]
 
 
 def test_what_is_damaged_stays_counted(directory: Path) -> None:

@@ -52,6 +52,7 @@ class Followed:
         self._last: dict[str, Instance] = {}  # of the look before, by id
         self._folded = Folded()
         self._cleared: list[Snapshot] = []  # counted once, and in no file any more
+        self._forgotten = 0  # processes of sums that are not there any more
         self._start: datetime | None = None
         #: What the newest look found; `None` before the first.
         self.last: Reading | None = None
@@ -93,7 +94,8 @@ class Followed:
             self._keep_cleared(now, folded)
             self._last, self._folded = now, folded
             totals = (*folded.totals, *self._cleared)
-            kept = dataclasses.replace(folded, totals=totals)
+            processes = folded.processes + self._forgotten
+            kept = dataclasses.replace(folded, totals=totals, processes=processes)
             self.last = Reading(list(now.values()), kept)
             return self.last
 
@@ -113,6 +115,7 @@ class Followed:
         ]
         if folded.processes < self._folded.processes:
             cleared += self._folded.totals
+            self._forgotten += self._folded.processes
         if cleared:
             self._cleared = totals_of([*self._cleared, *cleared])
 
