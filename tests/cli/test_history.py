@@ -192,7 +192,7 @@ def test_damage_makes_check_fail(path: Path, tmp_path: Path) -> None:
     with closing(sqlite3.connect(copy)) as connection:
         connection.execute(
             "UPDATE model_windows SET histograms = X'0102030405060708'"
-            " WHERE window_id = 1"
+            " WHERE id < 2 << 24"
         )
         connection.commit()
     done = call("store", "check", copy)

@@ -66,7 +66,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(
             "UPDATE call_windows SET histograms = X'01020304050607' WHERE"
-            " window_id = 1 AND model_id = (SELECT MIN(model_id) FROM call_windows)"
+            " id = (SELECT MIN(id) FROM call_windows)"
         )
         connection.execute("DELETE FROM windows WHERE id = 2")
         connection.commit()
@@ -115,8 +115,9 @@ def test_moving_loses_nothing(
     [
         ("", "is no export of a store"),
         ('{"ometrics_store": 99}\n', "is no export of a store that is known"),
-        ('{"ometrics_store": 1}\nnonsense\n', "line 2: "),
-        ('{"ometrics_store": 1}\n["sqlite_master", {}]\n', "'sqlite_master' is no"),
+        ('{"ometrics_store": 2}\n', "by an earlier version of ometrics: import it"),
+        ('{"ometrics_store": 3}\nnonsense\n', "line 2: "),
+        ('{"ometrics_store": 3}\n["sqlite_master", {}]\n', "'sqlite_master' is no"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, content: str, message: str) -> None:

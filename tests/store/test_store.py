@@ -15,13 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 from store_work import NAMES, work
+from strategies import sample_snapshot
 
 import ometrics.store
 from ometrics import MetricsCollector
+from ometrics._cells import pack, unpack
 from ometrics.fields import Counter, Counts, Distribution, fields_of
+from ometrics.histogram import DEFAULT_BUCKETS, LatencyHistogram, TokenHistogram
 from ometrics.snapshot import CallMetrics, PerformanceMetrics, Snapshot
-from ometrics.store import Retention, Store, Writer
+from ometrics.store import Retention, Store, StoreError, Writer, care
+from ometrics.store.columns import Columns
 from ometrics.store.rows import Window, microseconds
+from ometrics.store.schema import metadata
+from ometrics.store.views import ALL_VIEWS
 from ometrics.testing import FakeClock
 
 
@@ -273,22 +279,111 @@ def test_an_added_field_becomes_a_column(place: str) -> None:
             assert 2 == len(connection.execute(text("SELECT * FROM requests")).all())
 
 
-def test_a_store_of_format_1_becomes_one_of_format_2(place: str) -> None:
-    """Opened to be written it gets the new number; to be read it stays as it is."""
+def test_rare_histograms_come_back_and_are_in_the_views(place: str) -> None:
+    """Kept apart, they are read with the rest, by us and by people."""
+    sample = sample_snapshot()
+    plain = {name: m for name, m in sample.models.items() if "\0" not in name}
+    sample = msgspec.structs.replace(sample, models=plain)
     with ometrics.store.open(place) as store:
-        store.write("i", 1, _window(0, 10, {"a": 1}))
-        with store.database.writing() as connection:
-            connection.execute(
-                text("UPDATE settings SET value = '1' WHERE name = 'format'")
+        store.write("i", 1, Window(0, 10**7, sample))
+
+        assert counted(sample) == counted(store.snapshot())
+        for name, model in plain.items():  # and where only one is asked for
+            (window,) = store.between("1970-01-01", "1970-01-02", model=name)
+            assert [name] == list(window.models)
+            assert model.calls.keys() == window.models[name].calls.keys()
+        with store.database.reading() as connection:
+            query = "SELECT time_to_first_chunk_count, connect_count, load_count"
+            rows = connection.execute(
+                text(f"{query} FROM calls WHERE model = 'qwen2.5:0.5b' ORDER BY 1")
+            ).all()
+            failed = connection.scalar(
+                text("SELECT SUM(failed_latency_count) FROM requests")
             )
-    for create, expected in ((False, "1"), (True, "2")):
+    chat = plain["qwen2.5:0.5b"].calls["chat"]
+    expected = (chat.time_to_first_chunk.count, chat.connect.count, chat.load.count)
+    assert expected in [tuple(row) for row in rows]
+    assert sum(m.failed_latency_hist.count for m in plain.values()) == failed
+
+
+def as_format_2(store: Store) -> None:
+    """The tables that versions had in which a row was of a window, a model, ..."""
+    with store.database.writing() as connection:
+        for view in ALL_VIEWS:
+            connection.execute(text(f"DROP VIEW {view}"))
+        for table, details, ids, join in (
+            ("model_windows", "model_details", "r.id % 16777216 AS model_id", ""),
+            (
+                *("call_windows", "call_details"),
+                "s.model_id, s.operation, s.provider",
+                " JOIN series AS s ON s.id = r.id % 16777216",
+            ),
+        ):
+            of = {
+                name: [c for c in metadata.tables[name].columns.keys() if c != "id"]  # noqa: SIM118
+                for name in (table, details)
+            }
+            of[details].remove("histograms")
+            columns = [f"r.{c}" for c in of[table]] + [f"d.{c}" for c in of[details]]
+            connection.execute(
+                text(
+                    f"CREATE TABLE {table}_old AS SELECT r.id AS together,"
+                    f" r.id / 16777216 AS window_id, {ids}, {', '.join(columns)}"
+                    f" FROM {table} AS r LEFT JOIN {details} AS d ON d.id = r.id{join}"
+                )
+            )
+            for id_, blob in connection.execute(
+                text(f"SELECT id, histograms FROM {details}")
+            ).all():
+                query = f"SELECT histograms FROM {table} WHERE id = {id_}"
+                other = connection.scalar(text(query))
+                both = [part for b in (other, blob) if b for part in unpack(bytes(b))]
+                connection.execute(
+                    text(f"UPDATE {table}_old SET histograms = :b WHERE together = :i"),
+                    {"b": pack(both), "i": id_},
+                )
+            for statement in (
+                f"ALTER TABLE {table}_old DROP COLUMN together",
+                f"DROP TABLE {table}",
+                f"DROP TABLE {details}",
+                f"ALTER TABLE {table}_old RENAME TO {table}",
+            ):
+                connection.execute(text(statement))
+        connection.execute(text("DROP TABLE series"))
+        connection.execute(
+            text("UPDATE settings SET value = '2' WHERE name = 'format'")
+        )
+
+
+def test_a_store_of_format_2_becomes_one_of_format_3(place: str) -> None:
+    """Whoever opens it to write moves its rows, all of them; a reader says so."""
+    mc = MetricsCollector()
+    with ometrics.store.open(place) as store:
+        writer = Writer(store, mc)
+        for seed in range(3):
+            work(mc, random.Random(seed), NAMES)
+            writer.flush()
+        store.write("other", 1, Window(0, 10**7, sample_snapshot()))
+        before = store.snapshot()
+        details = "SELECT COUNT(*) FROM call_details"
+        with store.database.reading() as connection:
+            rare = connection.scalar(text(details))
+        as_format_2(store)
+
+    with pytest.raises(StoreError, match=r"by an earlier version.* store thin"):
+        ometrics.store.open(place, create=False)
+    for _ in range(2):
         with (
-            ometrics.store.open(place, create=create) as store,
+            ometrics.store.open(place) as store,
             store.database.reading() as connection,
         ):
-            query = "SELECT value FROM settings WHERE name = 'format'"
-            assert expected == connection.scalar(text(query))
-            assert 1 == store.snapshot().total_requests
+            assert counted(before) == counted(store.snapshot())
+            assert before.total_requests == connection.scalar(
+                text("SELECT SUM(successful_reqs + failed_reqs) FROM requests")
+            )
+            assert rare == connection.scalar(text(details))
+            assert [] == care.check(store)
+    assert rare
 
 
 def test_wall_clock_steps_make_no_window_negative_or_overlapping(place: str) -> None:
@@ -315,12 +410,11 @@ def test_wall_clock_steps_make_no_window_negative_or_overlapping(place: str) -> 
 @given(data=st.data())
 def test_columns_hold_every_declared_number(data: st.DataObject) -> None:
     """Any values of all declared counters and histograms survive a row."""
-    from ometrics.histogram import DEFAULT_BUCKETS, LatencyHistogram, TokenHistogram
-    from ometrics.store.schema import CALL, MODEL
+    from ometrics.store.schema import CALL, CALL_DETAILS, MODEL, MODEL_DETAILS
 
-    for columns, owner in (
-        (MODEL, PerformanceMetrics(model="m")),
-        (CALL, CallMetrics(operation="chat")),
+    for both, owner in (
+        ((MODEL, MODEL_DETAILS), PerformanceMetrics(model="m")),
+        ((CALL, CALL_DETAILS), CallMetrics(operation="chat")),
     ):
         changes: dict[str, Any] = {}
         for field in fields_of(type(owner)):
@@ -341,12 +435,37 @@ def test_columns_hold_every_declared_number(data: st.DataObject) -> None:
                     made = TokenHistogram.of(tokens)
                 changes[field.name] = made
         filled = msgspec.structs.replace(owner, **changes)
-        row = columns.write(filled)
-        if row is not None:
-            named = dict(zip(columns.names, row, strict=True))
-            needed = (7, *(named[name] for name in columns.needed))
-            read = columns.read(needed, 1, DEFAULT_BUCKETS)
+        if (read := through_rows(*both, filled)) is not None:
             assert filled == msgspec.structs.replace(owner, **read)
+
+
+def through_rows(
+    common: Columns, details: Columns, owner: Any
+) -> dict[str, Any] | None:
+    """The fields that the rows of an owner have; `None` where it has no row."""
+    rare = details.write(owner)
+    row = common.write(owner, always=rare is not None)
+    read: dict[str, Any] = {}
+    for columns, values in ((common, row), (details, rare)):
+        if values is not None:
+            named = dict(zip(columns.names, values, strict=True))
+            needed = (7, *(named[name] for name in columns.needed))
+            read |= columns.read(needed, 1, DEFAULT_BUCKETS)
+    return None if row is None else read
+
+
+def test_each_field_has_its_column_once() -> None:
+    """The rarer ones are declared, are histograms, and are in the details only."""
+    from ometrics.store import schema
+
+    for common, details, rare in (
+        (schema.MODEL, schema.MODEL_DETAILS, schema.RARE_OF_MODEL),
+        (schema.CALL, schema.CALL_DETAILS, schema.RARE_OF_CALL),
+    ):
+        declared = {f.name for f in fields_of(common.owner) if type(f) is Distribution}
+
+        assert set(rare) <= declared
+        assert ["histograms"] == [n for n in common.names if n in details.names]
 
 
 def test_every_histogram_has_a_tag_of_its_own() -> None:

@@ -17,11 +17,13 @@ from ometrics.store.errors import StoreError
 from ometrics.store.rows import Reader, time_of
 from ometrics.store.schema import (
     FORMAT,
-    call_windows,
+    PARTS,
     instances,
     metadata,
     model_windows,
     models,
+    series,
+    window_of,
     windows,
 )
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 _CHUNK: Final = 500
 # In an order in which a copy that breaks off is noticed: the windows come last.
-_TABLES: Final = (models, model_windows, call_windows, instances, windows)
+_TABLES: Final = (models, series, *PARTS, instances, windows)
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.decode
 
@@ -89,7 +91,7 @@ def info(store: Store) -> Info:
             select(
                 func.sum(model_windows.c.successful_reqs + model_windows.c.failed_reqs)
             )
-            .join(windows, windows.c.id == model_windows.c.window_id)
+            .join(windows, windows.c.id == window_of(model_windows))
             .where(windows.c.merged_into.is_(None))
         )
         requests = int(connection.scalar(query) or 0)
@@ -140,12 +142,12 @@ def check(store: Store) -> list[str]:
         for first in range(0, last + 1, _CHUNK):
             reader.read([windows.c.id.between(first, first + _CHUNK - 1)])
         problems += reader.damaged
-        for table in (model_windows, call_windows):
+        for table in PARTS:
             known = select(windows.c.id)
             lost = connection.scalar(
                 select(func.count())
                 .select_from(table)
-                .where(table.c.window_id.not_in(known))
+                .where(window_of(table).not_in(known))
             )
             if lost:
                 problems.append(f"{lost} rows of {table.name} belong to no window")
@@ -204,10 +206,15 @@ def load(store: Store, path: Path) -> int:
     with path.open("rb") as file:
         try:
             head = _decode(file.readline())
-            known = head["ometrics_store"] <= FORMAT
+            known = head["ometrics_store"]
         except (msgspec.DecodeError, LookupError, TypeError):
-            known = False
-        if not known:
+            known = None
+        if known in (1, 2):
+            raise StoreError(
+                f"{path} was exported by an earlier version of ometrics: import it with"
+                " that one, and open the store with this"
+            )
+        if known != FORMAT:
             raise StoreError(f"{path} is no export of a store that is known here")
         return _fill(store, _lines(file, path))
 
@@ -258,7 +265,7 @@ def _fill(target: Store, chunks: Iterable[tuple[str, list[Any]]]) -> int:
             connection.execute(insert(tables[name]), rows)
             n += len(rows)
         if connection.dialect.name == "postgresql":
-            for table in (windows, instances, models):
+            for table in (windows, instances, models, series):
                 sequence = func.pg_get_serial_sequence(f"{table.name}", "id")
                 last = connection.scalar(select(func.max(table.c.id))) or 0
                 connection.execute(select(func.setval(sequence, last + 1, False)))

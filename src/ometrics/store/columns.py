@@ -3,13 +3,13 @@
 
 A counter is a column of its name; counts by name are one column of JSON; a histogram is
 its count, sum, extremes and quantiles, and a part of the row's blob. So a new field is
-a new column, which `schema.py` adds to databases that do not have it yet.
+a new column, which `versions.py` adds to databases that do not have it yet.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, get_type_hints
 
 import msgspec
@@ -64,12 +64,23 @@ class Columns:
     Args:
         owner: The read type.
         prefix: Put before the names of counters that would say too little.
+        without: Names of fields that have their columns elsewhere.
+        only: Names of the fields that have theirs here; `None` for all.
     """
 
-    def __init__(self, owner: type, prefix: str = "") -> None:
+    def __init__(
+        self,
+        owner: type,
+        prefix: str = "",
+        *,
+        without: Collection[str] = (),
+        only: Collection[str] | None = None,
+    ) -> None:
         self.owner: Any = owner
         hints = get_type_hints(owner)
-        kept = [f for f in fields_of(owner) if f.name in owner.__struct_fields__]  # type: ignore[attr-defined]
+        wanted = set(owner.__struct_fields__ if only is None else only)  # type: ignore[attr-defined]
+        wanted -= set(without)
+        kept = [f for f in fields_of(owner) if f.name in wanted]
         counters = [f.name for f in kept if type(f) is Counter]
         extremes = [f.name for f in kept if type(f) is Extreme]
         self._numbers = [*counters, *extremes]
@@ -106,14 +117,20 @@ class Columns:
         """For a table; all may be null, as later versions add some."""
         return [Column(name, type_) for name, type_ in self._types.items()]
 
-    def write(self, owner: Any) -> list[Any] | None:
-        """The values of all columns; `None` where the owner counts nothing."""
+    def write(self, owner: Any, *, always: bool = False) -> list[Any] | None:
+        """
+        The values of all columns.
+
+        Args:
+            owner: Has the fields.
+            always: Also where they count nothing; else that is `None`.
+        """
         numbers = [getattr(owner, name) for name in self._numbers]
         counts = [getattr(owner, name) for name in self._counts]
         figures, blob = self._rows.write(
             tuple([getattr(owner, name) for name in self._histograms])
         )
-        if blob is None and not any(numbers) and not any(counts):
+        if not (always or blob or any(numbers) or any(counts)):
             return None
         row = [*map(_clipped, numbers), *map(_counts_as_text, counts), *figures]
         return [*row, blob] if self._histograms else row
@@ -139,9 +156,9 @@ class Columns:
         for name in self._counts:
             if name in known:
                 known[name] = _counts(name, known[name])
-        return self._empty(bounds) | known if self._histograms else known
+        return self.empty(bounds) | known if self._histograms else known
 
-    def _empty(self, bounds: tuple[float, ...]) -> dict[str, Any]:
+    def empty(self, bounds: tuple[float, ...]) -> dict[str, Any]:
         """All histograms, empty; they are immutable, so one of each is enough."""
         if bounds not in self._empties:
             self._empties[bounds] = {

@@ -7,9 +7,10 @@ import contextlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
@@ -32,22 +33,35 @@ from ometrics.snapshot import (
     TaskStatistics,
 )
 from ometrics.store.columns import INT64_MAX, Columns, DamagedRowError, clean_text
+from ometrics.store.names import (
+    known_models,
+    known_series,
+    marks,
+    model_ids,
+    series_ids,
+)
 from ometrics.store.schema import (
     CALL,
+    CALL_DETAILS,
     MODEL,
+    MODEL_DETAILS,
+    MOST_SERIES,
     REST,
     TASKS,
+    belongs,
+    call_details,
     call_windows,
+    model_details,
     model_windows,
     models,
+    series_of,
     windows,
+    within,
 )
 
 _LOG: Final = logging.getLogger("ometrics.store")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND: Final = timedelta(microseconds=1)
-# How many of them can be named in one statement of either database.
-_MOST_PARAMETERS: Final = 500
 
 MIDDLE: Final[ColumnElement[int]] = windows.c.started_us + windows.c.ended_us
 
@@ -96,6 +110,49 @@ class Window(NamedTuple):
         return (self.started_us + self.ended_us) // 2
 
 
+class _Kind(NamedTuple):
+    """Rows of windows, and the details that some of them have."""
+
+    table: Table
+    columns: Columns
+    details_table: Table
+    details: Columns
+
+    def rows(self, owners: Iterable[tuple[int, Any]]) -> dict[Table, list[list[Any]]]:
+        """What there is to say of each owner, by its id in ascending order."""
+        rows: list[list[Any]] = []
+        details: list[list[Any]] = []
+        for id_, owner in sorted(owners, key=itemgetter(0)):
+            rare = self.details.write(owner)
+            values = self.columns.write(owner, always=rare is not None)
+            if values is not None:
+                rows.append([id_, *values])
+            if rare is not None:
+                details.append([id_, *rare])
+        return {self.table: rows, self.details_table: details}
+
+    def read(
+        self,
+        row: tuple[Any, ...],
+        rare: tuple[Any, ...] | None,
+        bounds: tuple[float, ...],
+    ) -> dict[str, Any]:
+        """
+        The fields of a row and its details, if it has any; both begin with their id.
+
+        Raises:
+            DamagedRowError: One of them cannot be read.
+        """
+        values = self.columns.read(row, 1, bounds)
+        if rare is None:
+            return values | self.details.empty(bounds)
+        return values | self.details.read(rare, 1, bounds)
+
+
+_MODELS: Final = _Kind(model_windows, MODEL, model_details, MODEL_DETAILS)
+_CALLS: Final = _Kind(call_windows, CALL, call_details, CALL_DETAILS)
+
+
 # --- writing
 
 
@@ -135,26 +192,29 @@ def write(
         row["memory_usage_mb"] = resources.memory_usage_mb
         row["cpu_usage_percent"] = resources.cpu_usage_percent
         row["goroutine_count"] = resources.goroutine_count
-    model_ids = _model_ids(connection, counts.models)
-    of_models: list[list[Any]] = []
-    of_calls: list[list[Any]] = []
-    for name, model in counts.models.items():
-        model_id = model_ids[clean_text(name)]
-        values = MODEL.write(model)
-        if values is not None:
-            of_models.append([model_id, *values])
-        for call in model.calls.values():
-            values = CALL.write(call)
-            if values is not None:
-                of_calls.append([model_id, call.operation, call.provider, *values])
-    stopped = sum(values.count(INT64_MAX) for values in (*of_models, *of_calls))
+    parts = _parts(connection, counts)
+    stopped = sum(values.count(INT64_MAX) for part in parts.values() for values in part)
     if stopped:
         row["saturated"] = (row["saturated"] or 0) + stopped
     inserted = connection.execute(insert(windows), row).inserted_primary_key
     window_id: int = inserted[0]  # type: ignore[index]
-    _insert_all(connection, model_windows, window_id, of_models)
-    _insert_all(connection, call_windows, window_id, of_calls)
+    for table, values in parts.items():
+        _insert_all(connection, table, window_id, values)
     return window_id
+
+
+def _parts(connection: Connection, counts: Snapshot) -> dict[Table, list[list[Any]]]:
+    """The rows of each table that belong to a window, by model or series."""
+    ids = model_ids(connection, counts.models)
+    by_model = [(ids[clean_text(name)], m) for name, m in counts.models.items()]
+    calls = [
+        ((model_id, call.operation, call.provider), call)
+        for model_id, model in by_model
+        for call in model.calls.values()
+    ]
+    ids_of_calls = series_ids(connection, [key for key, _ in calls])
+    by_series = [(ids_of_calls[key], call) for key, call in calls]
+    return {**_MODELS.rows(by_model), **_CALLS.rows(by_series)}
 
 
 def _named(columns: Columns, owner: Any) -> dict[str, Any]:
@@ -172,7 +232,7 @@ def _insert_all(
     """
     if rows:
         statement = _insert_of(table, connection.dialect)
-        many = [(window_id, *values) for values in rows]
+        many = [(within(window_id, id_), *values) for id_, *values in rows]
         connection.exec_driver_sql(statement, many)
 
 
@@ -180,43 +240,8 @@ def _insert_all(
 def _insert_of(table: Table, dialect: Dialect) -> str:
     """With a place for each column, in the table's order."""
     names = table.columns.keys()
-    marks = _marks(dialect, len(names))
-    return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})"  # noqa: S608
-
-
-def _marks(dialect: Dialect, n: int) -> str:
-    """Places of parameters, as the database's driver has them."""
-    return ", ".join(["?" if dialect.paramstyle == "qmark" else "%s"] * n)
-
-
-def _model_ids(connection: Connection, names: Iterable[str]) -> dict[str, int]:
-    """
-    The ids of models; new ones get theirs.
-
-    Looked up each time: another process may have deleted a model.
-    """
-    wanted = sorted(set(map(clean_text, names)))  # so that two writers do not deadlock
-    ids = _known_ids(connection, wanted)
-    new = [name for name in wanted if name not in ids]
-    if new:
-        if connection.dialect.name == "postgresql":
-            from sqlalchemy.dialects.postgresql import insert as upsert
-        else:
-            from sqlalchemy.dialects.sqlite import insert as upsert  # type: ignore[assignment]
-        statement = upsert(models).on_conflict_do_nothing()
-        connection.execute(statement, [{"name": name} for name in new])
-        ids |= _known_ids(connection, new)
-    return ids
-
-
-def _known_ids(connection: Connection, names: Sequence[str]) -> dict[str, int]:
-    ids: dict[str, int] = {}
-    for i in range(0, len(names), _MOST_PARAMETERS):
-        some = tuple(names[i : i + _MOST_PARAMETERS])
-        there = _marks(connection.dialect, len(some))
-        query = f"SELECT name, id FROM models WHERE name IN ({there})"  # noqa: S608
-        ids.update((name, id_) for name, id_ in connection.exec_driver_sql(query, some))
-    return ids
+    places = marks(dialect, len(names))
+    return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({places})"  # noqa: S608
 
 
 def _bounds_text(counts: Snapshot) -> str | None:
@@ -245,18 +270,6 @@ def bounds_of(counts: Snapshot) -> tuple[float, ...]:
 
 # --- reading
 
-_MODEL_COLUMNS: Final = [
-    model_windows.c.window_id,
-    model_windows.c.model_id,
-    *(model_windows.c[name] for name in MODEL.needed),
-]
-_CALL_COLUMNS: Final = [
-    call_windows.c.window_id,
-    call_windows.c.model_id,
-    call_windows.c.operation,
-    call_windows.c.provider,
-    *(call_windows.c[name] for name in CALL.needed),
-]
 _WINDOW_COLUMNS: Final = [
     windows.c[name]
     for name in (
@@ -283,7 +296,6 @@ class Reader:
     def __init__(self, connection: Connection, instance_id: str) -> None:
         self._connection = connection
         self._instance_id = instance_id
-        self._names: dict[int, str] = {}
         self.damaged: Counter[str] = Counter()
 
     def read(
@@ -305,25 +317,26 @@ class Reader:
         ended = {row[0]: _time_or_none(row[2]) for row in rows}
         members: dict[int, dict[str, PerformanceMetrics]] = {id_: {} for id_ in bounds}
         calls: dict[tuple[int, int], dict[str, CallMetrics]] = {}
-        self._names = self._models(names)
-        for row in self._of_windows(call_windows, _CALL_COLUMNS, where, names):
-            id_, model_id, operation, provider = row[:4]
-            values = self._values(CALL, row, 4, bounds.get(id_))
-            if values is not None:
-                call = CallMetrics(operation=operation, provider=provider, **values)
-                key = operation if provider == OLLAMA else f"{operation}@{provider}"
-                calls.setdefault((id_, model_id), {})[key] = call
-        for row in self._of_windows(model_windows, _MODEL_COLUMNS, where, names):
-            id_, model_id = row[:2]
-            values = self._values(MODEL, row, 2, bounds.get(id_))
-            if values is not None:
-                name = self._names[model_id]
-                members[id_][name] = PerformanceMetrics(
-                    model=name,
-                    calls=calls.get((id_, model_id), {}),
-                    last_updated=ended[id_],
-                    **values,
-                )
+        of_models = self._models(names)
+        of_calls = known_series(self._connection, list(of_models))
+        names_of_calls = {id_: of_models[key[0]] for id_, key in of_calls.items()}
+        for id_, of, values in self._values(
+            _CALLS, where, names_of_calls, names is None, bounds
+        ):
+            model_id, operation, provider = of_calls[of]
+            call = CallMetrics(operation=operation, provider=provider, **values)
+            key = operation if provider == OLLAMA else f"{operation}@{provider}"
+            calls.setdefault((id_, model_id), {})[key] = call
+        for id_, of, values in self._values(
+            _MODELS, where, of_models, names is None, bounds
+        ):
+            name = of_models[of]
+            members[id_][name] = PerformanceMetrics(
+                model=name,
+                calls=calls.get((id_, of), {}),
+                last_updated=ended[id_],
+                **values,
+            )
         found = []
         for row in rows:
             try:
@@ -332,50 +345,69 @@ class Reader:
                 self.damaged[f"window {row[0]}: {error}"] += 1
         return found
 
+    def _values(
+        self,
+        kind: _Kind,
+        where: Sequence[ColumnElement[bool]],
+        names: Mapping[int, str],
+        all_: bool,
+        bounds: Mapping[int, tuple[float, ...] | None],
+    ) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """
+        The fields that the rows of windows have, damaged ones left out and counted.
+
+        Args:
+            kind: Which rows.
+            where: Conditions on the table of windows.
+            names: The models of the models or series that are wanted, by their ids.
+            all_: Whether all are.
+            bounds: Latency buckets of the windows.
+
+        Yields:
+            `(id of the window, id of the model or series, fields)`.
+        """
+        wanted = None if all_ else list(names)
+        of_details = self._of_windows(kind.details_table, kind.details, where, wanted)
+        details = {row[0]: row for row in of_details}
+        for row in self._of_windows(kind.table, kind.columns, where, wanted):
+            window_id, id_ = divmod(row[0], MOST_SERIES)
+            name, buckets = names.get(id_), bounds.get(window_id)
+            if name is None:
+                problem = "it has no name"
+            elif buckets is None:
+                problem = "its window is damaged"
+            else:
+                try:
+                    values = kind.read(row, details.get(row[0]), buckets)
+                except DamagedRowError as error:
+                    problem = str(error)
+                else:
+                    yield window_id, id_, values
+                    continue
+            self.damaged[f"model {name!r} in window {window_id}: {problem}"] += 1
+
     def _of_windows(
         self,
         table: Table,
-        columns: Sequence[ColumnElement[Any]],
+        columns: Columns,
         where: Sequence[ColumnElement[bool]],
-        names: Sequence[str] | None,
+        wanted: Sequence[int] | None,
     ) -> list[tuple[Any, ...]]:
-        # Not joined: SQLite would read the whole table and look each window up.
-        there = table.c.window_id.in_(select(windows.c.id).where(*where))
-        query = select(*columns).where(there)
-        if names is not None:
-            query = query.where(table.c.model_id.in_(self._names))
-        return self._rows(query)
+        needed = [table.c[name] for name in columns.needed]
+        query = select(table.c.id, *needed).join_from(windows, table, belongs(table))
+        if wanted is not None:
+            query = query.where(series_of(table).in_(wanted))
+        return self._rows(query.where(*where))
 
     def _models(self, names: Sequence[str] | None) -> dict[int, str]:
         """Models by their ids."""
         if names is None:
             return dict(self._rows(select(models)))
-        ids = _known_ids(self._connection, list(map(clean_text, names)))
+        ids = known_models(self._connection, list(map(clean_text, names)))
         return {id_: name for name, id_ in ids.items()}
 
     def _rows(self, query: Any) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in self._connection.execute(query).fetchall()]
-
-    def _values(
-        self,
-        columns: Columns,
-        row: tuple[Any, ...],
-        at: int,
-        bounds: tuple[float, ...] | None,
-    ) -> dict[str, Any] | None:
-        """A row's fields from `at` on; `None`, counted, for a damaged row."""
-        name = self._names.get(row[1])
-        if name is None:
-            problem = "it has no name"
-        elif bounds is None:
-            problem = "its window is damaged"
-        else:
-            try:
-                return columns.read(row, at, bounds)
-            except DamagedRowError as error:
-                problem = str(error)
-        self.damaged[f"model {name!r} in window {row[0]}: {problem}"] += 1
-        return None
 
     def _window(
         self, row: tuple[Any, ...], members: dict[str, PerformanceMetrics]

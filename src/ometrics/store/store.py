@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, upd
 
 from ometrics.durations import parse_length
 from ometrics.snapshot import Snapshot
-from ometrics.store import rows, schema, thinning
+from ometrics.store import rows, thinning, versions
 from ometrics.store.database import BUSY_TIMEOUT, Database
 from ometrics.store.rows import MIDDLE, Reader, Window, microseconds, time_of
 from ometrics.store.schema import instances
@@ -63,17 +63,23 @@ class Store:
         self.database = Database(where, create=create)
         self.retention = retention or Retention()
         self.damaged: Counter[str] = Counter()
+        try:
+            self.store_id = self._prepared(create)
+        except BaseException:
+            self.database.close()
+            raise
+
+    def _prepared(self, create: bool) -> str:
+        """The name of the store, whose tables are known and up to date then."""
         place = self.database.place
-        if not create:
-            with self.database.reading() as connection:
-                self.store_id = schema.check_readable(connection, place)
-            return
         with self.database.reading() as connection:
-            known = schema.is_complete(connection, place)
+            if not create:
+                return versions.check_readable(connection, place)
+            known = versions.is_complete(connection, place)
         if known is None:
             with self.database.writing() as connection:
-                known = schema.prepare(connection, place)
-        self.store_id = known
+                known = versions.prepare(connection, place)
+        return known
 
     # --- writing
 

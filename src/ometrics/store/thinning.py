@@ -26,6 +26,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     and_,
+    bindparam,
     delete,
     exists,
     or_,
@@ -39,11 +40,17 @@ from ometrics.store import rows
 from ometrics.store.columns import clean_text
 from ometrics.store.rows import MIDDLE, Reader, Window, bounds_of
 from ometrics.store.schema import (
+    PARTS,
     call_windows,
     instances,
+    model_details,
     model_windows,
     models,
+    series,
+    series_of,
+    window_of,
     windows,
+    within,
 )
 
 if TYPE_CHECKING:
@@ -229,9 +236,12 @@ def _delete_some(store: Store, level: int, before_us: int) -> int:
 
 def delete_windows(connection: Connection, ids: list[int]) -> None:
     """Delete windows and all that belongs to them."""
+    ranges = [{"first": within(id_, 0), "last": within(id_ + 1, 0) - 1} for id_ in ids]
+    if ranges:
+        for table in PARTS:
+            its = table.c.id.between(bindparam("first"), bindparam("last"))
+            connection.execute(delete(table).where(its), ranges)
     for some in _chunks(ids):
-        for table in (model_windows, call_windows):
-            connection.execute(delete(table).where(table.c.window_id.in_(some)))
         connection.execute(delete(windows).where(windows.c.id.in_(some)))
 
 
@@ -245,13 +255,19 @@ def forget(connection: Connection, model: str | None, until_us: int | None) -> i
     model_id = connection.scalar(
         select(models.c.id).where(models.c.name == clean_text(model))
     )
+    its_series = select(series.c.id).where(series.c.model_id == model_id)
     deleted = 0
-    for table in (model_windows, call_windows):
-        query = delete(table).where(table.c.model_id == model_id)
+    for table in PARTS:
+        of_models = table in (model_windows, model_details)
+        ids_ = [model_id] if of_models else its_series
+        query = delete(table).where(series_of(table).in_(ids_))
         if old:
-            query = query.where(table.c.window_id.in_(select(windows.c.id).where(*old)))
-        deleted += connection.execute(query).rowcount
+            query = query.where(window_of(table).in_(select(windows.c.id).where(*old)))
+        rows_ = connection.execute(query).rowcount
+        if table in (model_windows, call_windows):
+            deleted += rows_
     if not old:
+        connection.execute(delete(series).where(series.c.model_id == model_id))
         connection.execute(delete(models).where(models.c.id == model_id))
     return deleted
 
