@@ -58,7 +58,13 @@ def open_directory(path: str | os.PathLike[str], *, create: bool = False) -> int
         with contextlib.suppress(FileExistsError):  # a file is found out below
             Path(path).mkdir(mode=0o700)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    directory = os.open(path, flags)
+    try:
+        directory = os.open(path, flags)
+    except OSError as error:
+        if not Path(path).is_symlink():
+            raise
+        why = "it is a link: name the directory that it leads to"
+        raise NotADirectoryError(error.errno, why, os.fspath(path)) from None
     try:
         check_owner(os.fstat(directory), str(path))
     except BaseException:
