@@ -110,6 +110,26 @@ def test_exit_without_a_collector() -> None:
     assert "failures={'connection': 1}, retries=0" in done.stdout
 
 
+def test_the_last_export_comes_before_finalizers(server: ScriptedCollector) -> None:
+    """
+    Connections have finalizers, made by the exporter's thread: it ends before they run.
+
+    They failed otherwise ("dictionary changed size during iteration"), now and then.
+    """
+    done = run(
+        """
+        import weakref
+        exporter = export()
+        weakref.finalize(mc, lambda: print(exporter.health().running))
+        record(1)
+        """,
+        server.url,
+    )
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "False" in done.stdout.split()
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGTERM"), reason="no signals here")
 @pytest.mark.skipif(sys.platform == "win32", reason="its SIGTERM asks nobody")
 def test_sigterm_is_the_programs(server: ScriptedCollector) -> None:
