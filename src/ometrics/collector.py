@@ -163,10 +163,10 @@ class MetricsCollector(Core):
 
         unwritten = None
         if directory:
-            from ometrics.segments.unwritten import Unwritten
+            from ometrics.segments.unwritten import UnwrittenSegments
 
             where = os.path.abspath(directory)  # noqa: PTH100 - keeps links
-            unwritten = Unwritten(where, lambda: self.instance_id)
+            unwritten = UnwrittenSegments(where, lambda: self.instance_id)
         writer = Writer(store, self, clock=self._clock, unwritten=unwritten)
         self._writer = writer.start()
 

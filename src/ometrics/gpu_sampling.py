@@ -30,7 +30,7 @@ _MIB: Final = 1 << 20
 _LONGEST_NAME: Final = 128
 
 
-class Reading(NamedTuple):
+class GpuReading(NamedTuple):
     """
     What a library says of one device now.
 
@@ -43,7 +43,7 @@ class Reading(NamedTuple):
     energy_mj: int | None
 
 
-def nvidia() -> Iterator[Reading]:
+def nvidia() -> Iterator[GpuReading]:
     """The devices that NVIDIA's driver knows, by `nvidia-ml-py`."""
     nvml: Any = importlib.import_module("pynvml")
     nvml.nvmlInit()
@@ -64,12 +64,12 @@ def nvidia() -> Iterator[Reading]:
                 power=_number(_told(nvml.nvmlDeviceGetPowerUsage, device), 1e-3),
             )
             energy = _told(nvml.nvmlDeviceGetTotalEnergyConsumption, device)
-            yield Reading(metrics, _number(energy))
+            yield GpuReading(metrics, _number(energy))
     finally:
         nvml.nvmlShutdown()
 
 
-def amd() -> Iterator[Reading]:
+def amd() -> Iterator[GpuReading]:
     """The devices that AMD's driver knows, by `amdsmi`."""
     smi: Any = importlib.import_module("amdsmi")
     smi.amdsmi_init()
@@ -89,7 +89,7 @@ def amd() -> Iterator[Reading]:
                 watts = power.get("average_socket_power")
             ticks = _number(energy.get("energy_accumulator"))
             microjoules = _number(energy.get("counter_resolution"), 1.0)
-            yield Reading(
+            yield GpuReading(
                 GpuMetrics(
                     name=_name(index, asic.get("market_name")),
                     memory_used=_number(memory.get("vram_used"), _MIB),
@@ -174,7 +174,7 @@ class GpuSampler:
                         gpus[reading.metrics.name] = self._with_energy(reading)
             self._gpus = gpus
 
-    def _with_energy(self, reading: Reading) -> GpuMetrics:
+    def _with_energy(self, reading: GpuReading) -> GpuMetrics:
         """By its own counter, or by its power over time."""
         gpu, now = reading.metrics, self._clock.monotonic()
         known = self._gpus.get(gpu.name)

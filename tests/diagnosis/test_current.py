@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ometrics import MetricsCollector
-from ometrics.cli.findings import Lines
+from ometrics.cli.findings import FindingLines
 from ometrics.diagnosis import Findings
 from ometrics.diagnosis.kinds import KINDS
 from ometrics.export.prometheus import TEXT, render
@@ -81,7 +81,7 @@ def test_the_problems_stand_under_a_table() -> None:
                 collector.record_error(name, "CONNECTION_FAILED")
         collector.record_latency("few", 1.0)
         console = Console(width=60, record=True, file=StringIO())
-        console.print(Lines(Findings(collector)))
+        console.print(FindingLines(Findings(collector)))
         lines = console.export_text().split("\n")
 
     assert "a: requests fail, most with CONNECTION_FAILED  certain" == lines[1]

@@ -238,3 +238,20 @@ def test_files_are_short() -> None:
     assert {} == {  # an exception that is no longer needed goes
         name: lengths[name] for name in allowed if lengths[name] <= MOST_LINES
     }
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """Whoever reads `Server` in a traceback knows which; private words aside."""
+    kinds = "testing", "fields"  # whose words are for scripts, and for declarations
+    where: dict[str, list[str]] = {}
+    for path in sorted(SOURCE.rglob("*.py*")):
+        if path.suffix not in {".py", ".pyx"}:
+            continue
+        module = path.relative_to(SOURCE).with_suffix("")
+        for name in re.findall(
+            r"^(?:cdef )?class ([A-Za-z]\w*)", path.read_text(), re.MULTILINE
+        ):
+            if module.parts[0] not in kinds:
+                where.setdefault(name, []).append(module.as_posix())
+
+    assert {} == {name: found for name, found in where.items() if len(found) > 1}

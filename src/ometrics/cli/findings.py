@@ -45,7 +45,7 @@ def problems(findings: Sequence[Finding]) -> list[RenderableType]:
     return shown
 
 
-class Lines:
+class FindingLines:
     """
     The problems of now, a line each, made anew whenever rich renders them.
 

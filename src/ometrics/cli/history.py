@@ -44,7 +44,7 @@ _WIDEST: Final = 100
 _SPARK: Final = 24
 
 
-class Series:
+class PlottedSeries:
     """
     Steps of equal length, with gaps where nobody counted.
 
@@ -146,7 +146,7 @@ def history(
         _write_json(rows) if as_json else _write_csv(rows)
         return
     console = console_for(sys.stdout)
-    series = Series(found, begin, end, seconds)
+    series = PlottedSeries(found, begin, end, seconds)
     for part in _report(series, starts, model, console):
         console.print(part)
     if damaged:
@@ -167,7 +167,10 @@ def _fitting(seconds: float) -> str:
 
 
 def _report(
-    series: Series, starts: Sequence[datetime], model: str | None, console: Console
+    series: PlottedSeries,
+    starts: Sequence[datetime],
+    model: str | None,
+    console: Console,
 ) -> Iterable[RenderableType]:
     whole = series.whole()
     step = duration(series.step)
@@ -212,7 +215,7 @@ def _report(
         yield Text(f"{started} began to count: {more}{shown}", "dim")
 
 
-def _row(series: Series, metrics: PerformanceMetrics) -> list[Text | str]:
+def _row(series: PlottedSeries, metrics: PerformanceMetrics) -> list[Text | str]:
     name = metrics.model
     requests = series.of(lambda m: m.total_requests, name)
     p95 = series.of(lambda m: m.latency_p95, name)
@@ -230,7 +233,7 @@ def _row(series: Series, metrics: PerformanceMetrics) -> list[Text | str]:
 
 
 def _charts(
-    series: Series, model: str | None
+    series: PlottedSeries, model: str | None
 ) -> Iterable[tuple[str, list[float | None], Any]]:
     def requests(of: Any) -> float:
         return float(of.total_requests)
@@ -253,7 +256,7 @@ def _charts(
             yield f"latency {title}", series.of(latency, model), duration
 
 
-def _axis(series: Series, width: int) -> str:
+def _axis(series: PlottedSeries, width: int) -> str:
     """The times of both ends below the plots."""
     long = series.end - series.begin > timedelta(days=2)
     style = "%m-%d" if long else "%H:%M"

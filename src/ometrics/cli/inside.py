@@ -17,7 +17,7 @@ from typing import Final
 from rich.console import Console
 
 from ometrics.cli.above import Redirection
-from ometrics.cli.findings import Lines
+from ometrics.cli.findings import FindingLines
 from ometrics.diagnosis import Findings
 from ometrics.sources import Source
 from ometrics.view.live import live
@@ -67,7 +67,7 @@ def show_live(source: Source, console: Console) -> Callable[[], None]:
         What ends it.
     """
     streams = Redirection(console)
-    display = live(source, console, above=streams, below=Lines(Findings(source)))
+    display = live(source, console, above=streams, below=FindingLines(Findings(source)))
     streams.start()
     display.start()
     if hasattr(os, "register_at_fork"):

@@ -16,17 +16,16 @@ from typing import Final
 import msgspec
 
 from ometrics.cli.proc import KILLED, command_of, words_of
-from ometrics.cli.tree import Process as Seen
-from ometrics.cli.tree import Tree
+from ometrics.cli.tree import ChildProcess, Tree
 from ometrics.segments import Attached
 from ometrics.segments.folding import Ended
 from ometrics.snapshot import Snapshot
-from ometrics.view.processes import Process
+from ometrics.view.processes import ProcessRow
 
 MOST: Final = 20  # rows
 
 
-class Members:
+class RunMembers:
     """
     What the processes of a run count, from now on.
 
@@ -81,7 +80,7 @@ class Members:
         strangers = self._strangers
         return [one.pid for one in instances if one.alive and one.id not in strangers]
 
-    def rows(self, tree: Tree) -> list[Process]:
+    def rows(self, tree: Tree) -> list[ProcessRow]:
         """
         A row for each that called a model: those that crashed, then the busiest.
 
@@ -101,12 +100,12 @@ class Members:
         ]
         return self._with_rest(sorted(rows, key=_order))
 
-    def _row(self, one: Ended, end: str, seen: Seen | None) -> Process:
+    def _row(self, one: Ended, end: str, seen: ChildProcess | None) -> ProcessRow:
         command = seen.command if seen else one.program
         if command == self._runner:
             command = self._program
         program, _, arguments = command.partition(" ")
-        return Process(
+        return ProcessRow(
             f"{PurePath(program).name} {arguments}".strip(),
             one.pid,
             one.requests,
@@ -114,18 +113,18 @@ class Members:
             end or (seen.end if seen else "") or "ended",
         )
 
-    def _with_rest(self, rows: list[Process]) -> list[Process]:
+    def _with_rest(self, rows: list[ProcessRow]) -> list[ProcessRow]:
         """The first of them, and a row for what the others counted."""
         shown = rows[:MOST]
         total = self.snapshot()
         requests = total.total_requests - sum(row.requests for row in shown)
         errors = total.total_errors - sum(row.errors for row in shown)
         if len(rows) > MOST and requests > 0:
-            shown.append(Process("all others", None, requests, errors, ""))
+            shown.append(ProcessRow("all others", None, requests, errors, ""))
         return shown
 
 
-def _order(row: Process) -> tuple[bool, int]:
+def _order(row: ProcessRow) -> tuple[bool, int]:
     """Who was killed comes first, unless as pools end their workers: by SIGTERM."""
     crashed = row.end.startswith(KILLED) and row.end != words_of(-signal.SIGTERM)
     return not crashed, -row.requests

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from ometrics.cli.directory import remove
-from ometrics.cli.members import Members
+from ometrics.cli.members import RunMembers
 from ometrics.cli.proc import words_of
-from ometrics.cli.tree import Process, Tree
-from ometrics.cli.watch import Watch
+from ometrics.cli.tree import ChildProcess, Tree
+from ometrics.cli.watch import RunReporter
 from ometrics.instrumentation.unmeasured import noted_clients
 from ometrics.segments import attach, places
 
@@ -54,9 +54,9 @@ class Run:
         self._following = 0.0
         self._began = time.time()
         self._tree = Tree(os.getpid(), directory)
-        self.members = Members(attach(directory), program)
+        self.members = RunMembers(attach(directory), program)
 
-    def look(self, watch: Watch) -> None:
+    def look(self, watch: RunReporter) -> None:
         """Look at its processes, and write what is to be written; never raises."""
         began = time.monotonic()
         if began >= self._following:
@@ -65,7 +65,7 @@ class Run:
             self._following = began + (time.monotonic() - began) / _SHARE
         watch.look()
 
-    def report(self, watch: Watch, pid: int, code: int) -> None:
+    def report(self, watch: RunReporter, pid: int, code: int) -> None:
         """
         Say all of it, after the program has ended.
 
@@ -115,7 +115,7 @@ class Run:
             remove(self._directory)
 
 
-def _unreached(processes: Sequence[Process]) -> Iterator[str]:
+def _unreached(processes: Sequence[ChildProcess]) -> Iterator[str]:
     for one in processes[:_MOST_NAMED]:
         command = one.command[:_COMMAND]
         yield f"process {one.pid} was not measured ({command}): {one.unreached}"

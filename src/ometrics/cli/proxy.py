@@ -17,7 +17,7 @@ from ometrics.cli.alerts import rules_option
 from ometrics.cli.arguments import writable
 from ometrics.cli.check import load_rules
 from ometrics.cli.command import Command
-from ometrics.cli.findings import Lines, problems
+from ometrics.cli.findings import FindingLines, problems
 from ometrics.cli.serving import (
     LOOK_S,
     MAX_PORT,
@@ -232,7 +232,7 @@ def _work(
     if shows and can_animate(console):
         from ometrics.view.live import live
 
-        with live(collector, console, below=Lines(Findings(collector))):
+        with live(collector, console, below=FindingLines(Findings(collector))):
             end.wait()
         console.print()
     else:

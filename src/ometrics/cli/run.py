@@ -21,10 +21,10 @@ from ometrics.cli.command import Command
 from ometrics.cli.directory import new_directory
 from ometrics.cli.inside import at_end, show_live
 from ometrics.cli.launch import become, launch
-from ometrics.cli.members import Members
+from ometrics.cli.members import RunMembers
 from ometrics.cli.outside import LOOK_EVERY, Run
 from ometrics.cli.supervise import Child, end_like
-from ometrics.cli.watch import Watch, own_stderr
+from ometrics.cli.watch import RunReporter, own_stderr
 from ometrics.collector import MetricsCollector
 from ometrics.instrumentation.api import instrument
 from ometrics.instrumentation.children import announce, measure
@@ -110,11 +110,11 @@ class Program:
             announce(directory, os.environ)
             become(self.argv, is_module=self.is_module)  # its records have its name
             measure(directory)
-            self._show(Members(attach(directory), self._program))
+            self._show(RunMembers(attach(directory), self._program))
             launch(self.argv, is_module=self.is_module)
             return
         run = Run(directory, self._program, is_temporary=self.directory is None)
-        watch = Watch(run.members, json=self.json)
+        watch = RunReporter(run.members, json=self.json)
         try:
             self._use(watch)
         except SystemExit:
@@ -129,7 +129,7 @@ class Program:
     def _run_alone(self) -> None:
         """The program in this process, where no other one can read its records."""
         collector = MetricsCollector()
-        watch = Watch(collector, json=self.json)
+        watch = RunReporter(collector, json=self.json)
         self._use(watch)
         instrument(collector)
 
@@ -157,7 +157,7 @@ class Program:
             sys.exit(2)
         return str(self.directory)
 
-    def _use(self, watch: Watch) -> None:
+    def _use(self, watch: RunReporter) -> None:
         """
         Begin what goes on beside the program.
 

@@ -22,7 +22,7 @@ _MOST_ENDED: Final = 1000  # processes that are remembered
 
 
 @dataclass
-class Process:
+class ChildProcess:
     """
     One process below this one.
 
@@ -89,8 +89,8 @@ class Tree:
     def __init__(self, root: int, directory: str) -> None:
         self._root = root
         self._directory = os.path.realpath(directory)
-        self._running: dict[Key, Process] = {}
-        self._ended: list[Process] = []
+        self._running: dict[Key, ChildProcess] = {}
+        self._ended: list[ChildProcess] = []
         self._looked = time.monotonic()
 
     def look(self) -> None:
@@ -99,14 +99,14 @@ class Tree:
         seconds, self._looked = now - self._looked, now
         there = proc.processes()
         for key in proc.below(self._root, there) - self._running.keys():
-            self._running[key] = Process(*key, Handle.of(*key))
+            self._running[key] = ChildProcess(*key, Handle.of(*key))
         for key, process in list(self._running.items()):
             if key not in there:
                 self._end(process)
             elif not there[key].has_ended:
                 process.examine(self._directory, seconds)
 
-    def _end(self, process: Process) -> None:
+    def _end(self, process: ChildProcess) -> None:
         process.end = process.handle.end()
         process.handle.close()
         del self._running[process.pid, process.start]
@@ -125,19 +125,19 @@ class Tree:
         """
         process = self.find(pid)
         if process is None:
-            process = Process(pid, 0, Handle(), command)
+            process = ChildProcess(pid, 0, Handle(), command)
             self._ended.append(process)
         process.end = end
 
-    def find(self, pid: int) -> Process | None:
+    def find(self, pid: int) -> ChildProcess | None:
         """The newest Python process that has or had this number."""
         newest = [one for one in self._pythons() if one.pid == pid]
         return newest[-1] if newest else None
 
-    def unreached(self) -> list[Process]:
+    def unreached(self) -> list[ChildProcess]:
         """Python processes that were not measured."""
         return [one for one in self._pythons() if one.was_unreached()]
 
-    def _pythons(self) -> Iterator[Process]:
+    def _pythons(self) -> Iterator[ChildProcess]:
         yield from self._ended
         yield from (one for one in self._running.values() if one.command)

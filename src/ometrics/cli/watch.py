@@ -23,18 +23,18 @@ from ometrics.diagnosis import Findings, diagnose
 from ometrics.export import json as json_export
 from ometrics.instrumentation.unmeasured import notes
 from ometrics.rules.load import RuleSet
-from ometrics.rules.watch import Watch as RulesWatch
+from ometrics.rules.watch import Watch
 from ometrics.snapshot import Snapshot
 from ometrics.sources import Source
 from ometrics.view import tables
 from ometrics.view.escape import harmless
-from ometrics.view.processes import Process, processes
+from ometrics.view.processes import ProcessRow, processes
 from ometrics.view.terminal import console_for
 
 _WRITE_EVERY: Final = 2.0  # seconds between two versions of the JSON file
 
 
-class Watch:
+class RunReporter:
     """
     Reads a source until its program has ended, then reports.
 
@@ -52,7 +52,7 @@ class Watch:
         self._written = time.monotonic()
         self._file = own_stderr()
         self._console = console_for(self._file)
-        self._rules: RulesWatch | None = None
+        self._rules: Watch | None = None
         self._closing: list[tuple[str, Callable[[], object]]] = []
 
     def serve(self, port: int) -> None:
@@ -115,7 +115,7 @@ class Watch:
     def finish(
         self,
         clients: Callable[[], Iterable[str]],
-        members: Callable[[], Sequence[Process]] = tuple,
+        members: Callable[[], Sequence[ProcessRow]] = tuple,
     ) -> None:
         """
         Report.
@@ -143,7 +143,7 @@ class Watch:
             self._rules.close(timeout=2.0)
 
     def _print(
-        self, snapshot: Snapshot, members: Callable[[], Sequence[Process]]
+        self, snapshot: Snapshot, members: Callable[[], Sequence[ProcessRow]]
     ) -> None:
         if sys.stderr is not None and not sys.stderr.closed:
             sys.stderr.flush()  # what the program said before comes before

@@ -21,7 +21,7 @@ from ometrics.instrumentation.children import announce
 from ometrics.segments import Attached, attach
 from ometrics.snapshot import Snapshot
 from ometrics.view import tables
-from ometrics.view.processes import Process, processes
+from ometrics.view.processes import ProcessRow, processes
 
 AGENTS: Final = 3
 ROUNDS: Final = 2  # questions that each asks before one of them is killed
@@ -115,7 +115,7 @@ def _kill(children: Sequence[Child]) -> None:
         child.kill()
 
 
-def _rows(source: Attached, children: Sequence[Child]) -> list[Process]:
+def _rows(source: Attached, children: Sequence[Child]) -> list[ProcessRow]:
     """A row for each, in the order in which they were started."""
     counted = {one.pid: one.snapshot for one in source.instances()}
     rows = []
@@ -125,5 +125,7 @@ def _rows(source: Attached, children: Sequence[Child]) -> list[Process]:
         counts = counted.get(child.pid)
         requests = counts.total_requests if counts else 0
         errors = counts.total_errors if counts else 0
-        rows.append(Process(f"lone_agent.py {topic}", child.pid, requests, errors, end))
+        rows.append(
+            ProcessRow(f"lone_agent.py {topic}", child.pid, requests, errors, end)
+        )
     return rows

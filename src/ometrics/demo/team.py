@@ -36,7 +36,7 @@ NO_MODEL: Final = "no-such-model:latest"
 
 
 @dataclass
-class Agent:
+class TeamMember:
     """
     One member of the team, as the view shows it.
 
@@ -74,15 +74,15 @@ class Team:
     seconds: float
     completed: int = 0
     stopped: bool = False
-    planner: Agent = field(default_factory=lambda: Agent("planner"))
-    workers: list[Agent] = field(
-        default_factory=lambda: [Agent(f"worker {i + 1}") for i in range(WORKERS)]
+    planner: TeamMember = field(default_factory=lambda: TeamMember("planner"))
+    workers: list[TeamMember] = field(
+        default_factory=lambda: [TeamMember(f"worker {i + 1}") for i in range(WORKERS)]
     )
-    reviewer: Agent = field(default_factory=lambda: Agent("reviewer"))
-    intern: Agent = field(default_factory=lambda: Agent("intern"))
+    reviewer: TeamMember = field(default_factory=lambda: TeamMember("reviewer"))
+    intern: TeamMember = field(default_factory=lambda: TeamMember("intern"))
 
     @property
-    def agents(self) -> list[Agent]:
+    def agents(self) -> list[TeamMember]:
         """All of them."""
         return [self.planner, *self.workers, self.reviewer, self.intern]
 
@@ -131,7 +131,7 @@ class Team:
         spare = [f"What is the best thing about {topic}?", f"Who needs {topic}?"]
         return (questions + spare)[:WORKERS]
 
-    async def _answer(self, worker: Agent, question: str) -> None:
+    async def _answer(self, worker: TeamMember, question: str) -> None:
         """One worker's answer, streamed; in the event loop."""
         async with self._busy(worker, question):
             worker.text = ""
@@ -212,7 +212,7 @@ class Team:
         self.log(line)
 
     @asynccontextmanager
-    async def _busy(self, agent: Agent, doing: str) -> AsyncIterator[None]:
+    async def _busy(self, agent: TeamMember, doing: str) -> AsyncIterator[None]:
         agent.doing = doing
         try:
             yield

@@ -13,7 +13,7 @@ from ometrics.diagnosis.examine import diagnose
 from ometrics.diagnosis.finding import Finding
 from ometrics.diagnosis.kinds import KINDS
 from ometrics.export.names import MODEL, Family, Labels, MetricRow
-from ometrics.rules.conditions import Column, Condition, Windows
+from ometrics.rules.conditions import Column, Condition, EvaluatedWindows
 from ometrics.text import valid
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Findings:
         }
         yield Family.of(FINDINGS, list(samples.items()))
 
-    def column(self, kind: str, windows: Windows) -> Column:
+    def column(self, kind: str, windows: EvaluatedWindows) -> Column:
         """The models that have such a finding; all others are known to have none."""
         del windows
         return _Known({f.model: 1.0 for f in self.current() if f.kind == kind})

@@ -142,9 +142,9 @@ class PeriodicExporter:
         self._worker = _Worker(self._plan)
         self._worker.start()
         _exporters.add(self)
-        # Exit handlers run last in, first out. The thread's connections have finalizers,
-        # and `weakref` must not run all of those while it makes one: so the handler of
-        # `weakref`, which comes with the first finalizer, is to be there before this.
+        # Exit handlers run last in, first out. The thread's connections have
+        # finalizers, and `weakref` must not run all of those while it makes one: so the
+        # handler of `weakref`, which comes with the first finalizer, is there before.
         weakref.finalize(self, bool).detach()
         # Also what keeps an exporter that nobody holds until the end.
         atexit.register(self.close)

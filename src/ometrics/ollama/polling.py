@@ -61,7 +61,7 @@ class _Answer(msgspec.Struct):
     models: list[_Row] | None = None
 
 
-class _Shown(msgspec.Struct):
+class _ShowAnswer(msgspec.Struct):
     details: _Details | None = None
     model_info: dict[str, Any] | None = None
 
@@ -126,7 +126,7 @@ class Residency:
         self._clock: Clock = clock or time
         self._lock = threading.Lock()
         self._models: dict[str, LoadedModel] = {}
-        self._shown: dict[str, _Shown] = {}
+        self._shown: dict[str, _ShowAnswer] = {}
         self._pid = os.getpid()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -172,7 +172,7 @@ class Residency:
         models = dict(self._models)
         for name, row in rows.items():
             known = self._models.get(name)
-            shown = self._shown.get(row.name, _Shown())
+            shown = self._shown.get(row.name, _ShowAnswer())
             details, more = row.details or _Details(), shown.details or _Details()
             came = self.polls > 0 and (known is None or not known.loaded)
             models[name] = LoadedModel(
@@ -207,13 +207,13 @@ class Residency:
             return False
         return model.expires_at.timestamp() > self._clock.time() + _SLACK
 
-    def _show(self, name: str) -> _Shown:
+    def _show(self, name: str) -> _ShowAnswer:
         """What `/api/show` says; nothing if the server has no such page."""
         try:
             answer = self._get("/api/show", {"model": name})
-            return msgspec.json.decode(answer, type=_Shown)
+            return msgspec.json.decode(answer, type=_ShowAnswer)
         except (_RefusedError, msgspec.MsgspecError):
-            return _Shown()
+            return _ShowAnswer()
 
     def _get(self, path: str, question: object = None) -> bytes:
         kind = (

@@ -11,7 +11,7 @@ The same rules stand in a TOML file (`ometrics.rules.load`), check an exported f
 
 from __future__ import annotations
 
-from ometrics.rules.engine import Alert, Engine, Status
+from ometrics.rules.engine import Alert, Engine, RuleStatus
 from ometrics.rules.limits import Expectation, expect
 from ometrics.rules.objectives import Attainment, attained
 from ometrics.rules.quantities import Quantity, quantities, resolve
@@ -27,8 +27,8 @@ __all__ = [
     "Quantity",
     "Rule",
     "RuleError",
+    "RuleStatus",
     "Stalls",
-    "Status",
     "attained",
     "expect",
     "quantities",

@@ -26,7 +26,7 @@ Column: TypeAlias = Mapping[str, float]
 NO_MODEL: Final = ""
 
 
-class Windows:
+class EvaluatedWindows:
     """
     The windows of one evaluation: each is taken once, and each column read once.
 
@@ -118,7 +118,7 @@ class Condition:
     rises: bool
     hold: float
     clear_hold: float
-    read: Callable[[Windows], Column]
+    read: Callable[[EvaluatedWindows], Column]
     call: Callable[[str], StalledCall | None] = lambda model: None  # noqa: ARG005
 
     def past(self, column: Column) -> dict[str, float]:
@@ -154,7 +154,7 @@ def conditions_of(rule: Rule | Objective) -> list[Condition]:
 
 
 def _burning(objective: Objective, burn: Burn) -> Condition:
-    def column(windows: Windows) -> dict[str, float]:
+    def column(windows: EvaluatedWindows) -> dict[str, float]:
         long = attained(objective, windows(burn.long))
         short = attained(objective, windows(burn.short))
         rates = {}

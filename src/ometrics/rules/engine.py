@@ -24,8 +24,8 @@ from ometrics.rules.conditions import (
     NO_MODEL,
     Column,
     Condition,
+    EvaluatedWindows,
     Window,
-    Windows,
     conditions_of,
     removed,
 )
@@ -69,7 +69,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     call: StalledCall | None = None
 
 
-class Status(msgspec.Struct, frozen=True, kw_only=True):
+class RuleStatus(msgspec.Struct, frozen=True, kw_only=True):
     """
     Where one rule stands with one model.
 
@@ -161,7 +161,7 @@ class Engine:
         Raises:
             Exception: What `window` raised; no incident has changed.
         """
-        windows = Windows(window)
+        windows = EvaluatedWindows(window)
         # All reading comes first: should it raise, no incident has changed.
         columns = {
             name: condition.read(windows)
@@ -207,7 +207,7 @@ class Engine:
                     incident.ended = True
                     yield _alert(condition, model, incident, value, at)
 
-    def statuses(self) -> list[Status]:
+    def statuses(self) -> list[RuleStatus]:
         """Where every rule stood with every model at the last evaluation."""
         found = []
         for name, column in self._columns.items():
@@ -218,7 +218,7 @@ class Engine:
                 if incident is not None:
                     phase = "firing" if incident.fired else "pending"
                 found.append(
-                    Status(
+                    RuleStatus(
                         rule=name,
                         model=model,
                         phase=phase,
@@ -228,7 +228,7 @@ class Engine:
                 )
             if not column and not incidents:
                 found.append(
-                    Status(
+                    RuleStatus(
                         rule=name,
                         model=NO_MODEL,
                         phase="missing",
@@ -295,7 +295,7 @@ class Engine:
             ValueError: It is no such state.
         """
         try:
-            saved = msgspec.convert(state, _State)
+            saved = msgspec.convert(state, _RuleState)
         except msgspec.ValidationError as error:
             raise ValueError(f"no state of rules: {error}") from None
         for row in saved.incidents:
@@ -347,6 +347,6 @@ class _SavedIncident(msgspec.Struct):
     clear_age: float | None
 
 
-class _State(msgspec.Struct):
+class _RuleState(msgspec.Struct):
     version: Literal[1]
     incidents: list[_SavedIncident]

@@ -32,7 +32,7 @@ class BlockedAddressError(OSError):
     """A name leads to an internal address, and that was not allowed."""
 
 
-class Target(NamedTuple):
+class PostTarget(NamedTuple):
     """
     Where a POST goes; made by `target()`.
 
@@ -51,7 +51,7 @@ class Target(NamedTuple):
     allow_internal: bool
 
 
-def target(url: object, *, allow_internal: bool = False) -> Target:
+def target(url: object, *, allow_internal: bool = False) -> PostTarget:
     """
     Read a URL.
 
@@ -70,7 +70,7 @@ def target(url: object, *, allow_internal: bool = False) -> Target:
     if parts.username is not None or parts.password is not None:
         raise ValueError("the URL has a user or password in it; leave them out")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Target(
+    return PostTarget(
         parts.scheme == "https",
         host,
         port or _PORTS[parts.scheme],
@@ -96,7 +96,7 @@ def is_internal(address: str) -> bool:
 
 
 def post(
-    to: Target, body: bytes, headers: Mapping[str, str], *, timeout: float = 10.0
+    to: PostTarget, body: bytes, headers: Mapping[str, str], *, timeout: float = 10.0
 ) -> int:
     """
     Send, and give the status of the answer; nothing else of it is read.
@@ -137,7 +137,7 @@ def _cut(sock: socket.socket) -> None:
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
-def _connect(to: Target, timeout: float) -> socket.socket:
+def _connect(to: PostTarget, timeout: float) -> socket.socket:
     found = socket.getaddrinfo(to.host, to.port, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(row[4][0]) for row in found))
     if not to.allow_internal:

@@ -245,7 +245,7 @@ class Alertmanager:
 
 
 def _post(
-    to: outbound.Target, body: bytes, headers: Mapping[str, str], timeout: float
+    to: outbound.PostTarget, body: bytes, headers: Mapping[str, str], timeout: float
 ) -> None:
     status = outbound.post(to, body, headers, timeout=timeout)
     if status in _RETRYABLE:

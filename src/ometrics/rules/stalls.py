@@ -20,7 +20,7 @@ from ometrics.collector import MetricsCollector
 from ometrics.events import StalledCall
 from ometrics.models import OLLAMA, PerformanceMetrics
 from ometrics.rules import limits
-from ometrics.rules.conditions import Column, Condition, Windows
+from ometrics.rules.conditions import Column, Condition, EvaluatedWindows
 from ometrics.rules.rule import RuleError
 from ometrics.sources import Source
 
@@ -175,7 +175,7 @@ class StallWatch:
                     call=partial(self._call, name),
                 )
 
-    def _read(self, name: str, windows: Windows) -> Column:
+    def _read(self, name: str, windows: EvaluatedWindows) -> Column:
         del windows
         return self._values[name]
 

@@ -21,7 +21,7 @@ from ometrics._channels import publish
 from ometrics.collector import MetricsCollector
 from ometrics.events import AlertEvent
 from ometrics.export.files import replace_file
-from ometrics.rules.engine import Alert, Engine, Status
+from ometrics.rules.engine import Alert, Engine, RuleStatus
 from ometrics.rules.objectives import burns
 from ometrics.rules.outbox import Outbox
 from ometrics.rules.receivers import Callback, Receiver
@@ -183,7 +183,7 @@ class Watch:
 
     # --- looking
 
-    def statuses(self) -> list[Status]:
+    def statuses(self) -> list[RuleStatus]:
         """Where every rule stood with every model at the last evaluation."""
         with self._lock:
             return self._engine.statuses()

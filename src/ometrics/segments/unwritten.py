@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _LONELY_SECONDS: Final = 3_600.0
 
 
-class Unwritten:
+class UnwrittenSegments:
     """
     A collector of a directory that writes to a store, and those that did not end well.
 

@@ -38,7 +38,7 @@ _decode: Final = msgspec.json.decode
 
 
 @dataclass(frozen=True)
-class Info:
+class StoreInfo:
     """
     What is in a store.
 
@@ -65,7 +65,7 @@ class Info:
     requests: int
 
 
-def info(store: Store) -> Info:
+def info(store: Store) -> StoreInfo:
     """
     Look at a store as a whole.
 
@@ -109,7 +109,7 @@ def info(store: Store) -> Info:
             size = sum(int(n) for n in sizes if n)
             kind = f"PostgreSQL {connection.scalar(text('SHOW server_version'))}"
     start, end = (None if us is None else time_of(us) for us in span)
-    return Info(
+    return StoreInfo(
         place=database.place,
         database=kind,
         size=size,

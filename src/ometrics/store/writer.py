@@ -64,7 +64,7 @@ class _Numbered(NamedTuple):
     counted: Snapshot | None
 
 
-class Unwritten(Protocol):
+class UnwrittenRecords(Protocol):
     """Records that outlive their process, and may not be in the store yet."""
 
     def expect(self, place: str) -> None:
@@ -114,7 +114,7 @@ class Writer:
         clock: Clock | None = None,
         retention: Retention | None = None,
         lasting: bool = False,
-        unwritten: Unwritten | None = None,
+        unwritten: UnwrittenRecords | None = None,
     ) -> None:
         self.interval = parse_length(interval)
         self.error: StoreError | None = None

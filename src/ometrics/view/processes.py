@@ -16,7 +16,7 @@ from ometrics.view.units import count
 COMMAND_WIDTH: Final = 48  # characters of a command line, which may have any number
 
 
-class Process(NamedTuple):
+class ProcessRow(NamedTuple):
     """
     What is shown of one process.
 
@@ -44,7 +44,7 @@ _COLUMNS: Final = (
 )
 
 
-def processes(rows: Sequence[Process]) -> FittedTable:
+def processes(rows: Sequence[ProcessRow]) -> FittedTable:
     """One row a process."""
     return FittedTable(
         _COLUMNS,
