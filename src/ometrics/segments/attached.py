@@ -205,8 +205,12 @@ class Attached:
 
 def _instance(file: int, size: int) -> Instance:
     alive = locks.is_held(file)
-    reader = SegmentReader(file, size, identity.fields_digest())
-    snapshot = reader.read(alive)
+    for _ in range(_TRIES):
+        reader = SegmentReader(file, size, identity.fields_digest())
+        snapshot = reader.read(alive)
+        if not reader.has_grown():
+            break
+        size = os.fstat(file).st_size
     about = reader.identity()
     process = identity.Process(
         about["pid"], about["pid_namespace"], about["process_start"]
