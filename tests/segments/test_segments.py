@@ -21,6 +21,8 @@ import ometrics
 from ometrics import MetricsCollector, Snapshot, attach
 from ometrics._calls import Call
 from ometrics._running import RUNNING
+from ometrics._segment_reader import SegmentReader
+from ometrics.segments import identity
 from ometrics.testing import FakeClock
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="segments are files mapped")
@@ -409,3 +411,18 @@ def test_an_interval_is_above_zero(directory: Path, interval: float) -> None:
     """The error names the value."""
     with pytest.raises(ValueError, match=r"interval .* must be above 0"):
         attach(directory).watch(interval)
+
+
+def test_a_reading_knows_that_records_came_meanwhile(directory: Path) -> None:
+    """Who reads begins anew then: a new model's call would lack its own record."""
+    mc = MetricsCollector(directory=directory)
+    mc.record_latency("m", 0.1)
+    (path,) = directory.iterdir()
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        reader = SegmentReader(file.fileno(), size, identity.fields_digest())
+        reader.read(True)
+
+        assert not reader.has_grown()
+        mc.start_call("m").end("success")
+        assert reader.has_grown()
