@@ -385,6 +385,17 @@ cdef class Mirror:
                 return chunk.offset + (address - chunk.address)
         return 0
 
+    def has_grown(self):
+        """
+        Whether the segment has more blocks by now than were read.
+
+        A model's first call has a record of its own in one: it may be missing in what
+        was read, although the model counts that call already.
+        """
+        cdef om_header now
+        self.check(om_read(self.file, &now, sizeof(now), 0))
+        return now.used != self.h.used
+
     cdef int read_all(self, bint alive) except -1:
         """
         Have everything at one instant; of a process that records faster than all of it

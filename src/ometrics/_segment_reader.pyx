@@ -36,9 +36,6 @@ from ometrics._state cimport VALID, om_call, om_running, om_totals, reason_of
 
 from ometrics._mirror import BadSegment
 
-cdef extern from "_mapping.h":
-    bint om_read(int file, void *to, size_t size, size_t at) nogil
-
 cdef int64_t FOREVER = 1 << 61      # 73 years: sums of a few fit 64 bits
 
 
@@ -236,17 +233,6 @@ cdef class SegmentReader(Mirror):
             if record.published:
                 last = max(last, record.updated_ns)
         return last
-
-    def has_grown(self):
-        """
-        Whether the segment has more blocks by now than were read.
-
-        A model's first call has a record of its own in one: it may be missing in what
-        was read, although the model counts that call already.
-        """
-        cdef om_header now
-        self.check(om_read(self.file, &now, sizeof(now), 0))
-        return now.used != self.h.used
 
     def last_heard_ns(self):
         """Wall clock of the newest record; of the start, before the first. After
