@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from cli_runs import OMETRICS, environment, proxy_command
+from cli_runs import OMETRICS, call, environment, proxy_command
 from otlp_collector import collector
 from proxying import BODY, MODEL, PATIENCE
 
@@ -161,14 +161,7 @@ def test_what_cannot_be(
 ) -> None:
     """A wrong option ends it with code 2, and with what to do instead."""
     given = [option.format(port=server.port) for option in options]
-    done = subprocess.run(
-        (*OMETRICS, "proxy", "--serve", "0", *given),
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    done = call("proxy", "--serve", "0", *given)
 
     assert 2 == done.returncode, done.stderr
     assert says in done.stderr

@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from cli_runs import OMETRICS, environment
+from cli_runs import call
 from otlp_collector import collector, points_of, resource_of
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_proto import labels_of, parse
@@ -209,14 +209,7 @@ def test_what_cannot_be(
     (tmp_path / "file").touch()
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
-    done = subprocess.run(
-        (*OMETRICS, "serve", str(tmp_path / where), *options),
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    done = call("serve", tmp_path / where, *options)
 
     assert 2 == done.returncode, done.stderr
     assert says in done.stderr

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from urllib.request import ProxyHandler, build_opener
 import pytest
 from cli_runs import MODEL, OMETRICS, call, environment, load, python
 from hooks import wait_for
+from ports import free_port
 
 import ometrics
 from ometrics.testing import ScriptedOllama
@@ -70,14 +70,6 @@ def server() -> Iterator[ScriptedOllama]:
     """A model server for all of them."""
     with ScriptedOllama() as running:
         yield running
-
-
-def free_port() -> int:
-    """A port that nobody has at this moment."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 class Service:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 from hooks import Hook, alert, wait_for
+from ports import free_port
 
 from ometrics.rules.outbox import Outbox
 from ometrics.rules.receivers import Alertmanager
@@ -38,13 +38,6 @@ pytestmark = [
     pytest.mark.real,
     pytest.mark.skipif(ALERTMANAGER is None, reason="no Alertmanager on the path"),
 ]
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class Server:

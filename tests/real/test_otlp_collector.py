@@ -26,6 +26,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from ports import free_port
+from real_prometheus import wait_for
 from strategies import sample_snapshot
 
 from ometrics import MetricsCollector
@@ -102,27 +104,6 @@ class Store:
         url = f"{self.url}{path}?{urllib.parse.urlencode(parameters, doseq=True)}"
         with urllib.request.urlopen(url, timeout=10) as answer:
             return answer.read().decode()
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
-
-
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
-    """The first true value of `condition`."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if value := condition():
-                return value
-        except OSError:
-            pass
-
-        assert time.monotonic() < deadline, f"no {what} within {seconds} s"
-        time.sleep(0.1)
 
 
 def listens(port: int) -> bool:

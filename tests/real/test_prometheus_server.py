@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
-from real_prometheus import PROMETHEUS, Server, free_port, prometheus, wait_for
+from real_prometheus import PROMETHEUS, Server, prometheus, wait_for
 from strategies import HOSTILE_NAME, sample_snapshot
 
 from ometrics import MetricsCollector

@@ -96,8 +96,5 @@ def _condition(findings: Findings, kind: str) -> Condition:
         unit="finding",
         limit=0.0,
         clear=0.0,
-        rises=True,
-        hold=0.0,
-        clear_hold=0.0,
         read=partial(findings.column, kind),
     )

@@ -90,7 +90,7 @@ def calls_of(model: PerformanceMetrics, operation: str | None) -> CallMetrics | 
     return reduce(CallMetrics.merge, model.calls.values())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Condition:
     """
     One thing to watch.
@@ -115,9 +115,9 @@ class Condition:
     unit: str
     limit: float
     clear: float
-    rises: bool
-    hold: float
-    clear_hold: float
+    rises: bool = True
+    hold: float = 0.0
+    clear_hold: float = 0.0
     read: Callable[[EvaluatedWindows], Column]
     call: Callable[[str], StalledCall | None] = lambda model: None  # noqa: ARG005
 
@@ -187,8 +187,5 @@ def removed(name: str) -> Condition:
         unit="",
         limit=0.0,
         clear=0.0,
-        rises=True,
-        hold=0.0,
-        clear_hold=0.0,
         read=lambda windows: {},  # noqa: ARG005
     )

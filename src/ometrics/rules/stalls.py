@@ -168,9 +168,6 @@ class StallWatch:
                     unit="" if name == TOO_LONG else "s",
                     limit=limit,
                     clear=limit,
-                    rises=True,
-                    hold=0.0,
-                    clear_hold=0.0,
                     read=partial(self._read, name),
                     call=partial(self._call, name),
                 )
