@@ -20,9 +20,10 @@ from msgspec.structs import replace
 import ometrics
 from ometrics import MetricsCollector, Snapshot, attach
 from ometrics._calls import Call
+from ometrics._mirror import BadSegment
 from ometrics._running import RUNNING
 from ometrics._segment_reader import SegmentReader
-from ometrics.segments import identity
+from ometrics.segments import attached, identity
 from ometrics.testing import FakeClock
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="segments are files mapped")
@@ -426,3 +427,30 @@ def test_a_reading_knows_that_records_came_meanwhile(directory: Path) -> None:
         assert not reader.has_grown()
         mc.start_call("m").end("success")
         assert reader.has_grown()
+
+
+def test_who_changes_too_fast_is_read_anew(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy moment costs a process no place in the snapshot; a busy minute does."""
+    tries: list[int] = []
+    busy_times = 3
+
+    class Busy(SegmentReader):
+        def read(self, alive: bool, /) -> Snapshot:
+            tries.append(1)
+            if len(tries) <= busy_times:
+                raise BadSegment("busy", "it changes faster than it can be read")
+            return super().read(alive)
+
+    monkeypatch.setattr(attached, "SegmentReader", Busy)
+    monkeypatch.setattr(attached, "_PAUSE", 0.0)
+    mc = MetricsCollector(directory=directory)
+    mc.record_latency("m", 0.1)
+    source = attach(directory)
+
+    assert 1 == source.snapshot().total_requests
+    assert 4 == len(tries)
+    busy_times = 1000
+    assert 0 == source.snapshot().total_requests
+    assert ["busy"] == [reason for reason, _ in source.bad.values()]

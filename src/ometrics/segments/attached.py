@@ -27,8 +27,12 @@ from ometrics.segments.instances import Instance, Reading
 if TYPE_CHECKING:
     from ometrics.snapshot import Snapshot
 
-# Foldings that may come between the beginning and the end of one reading.
+# How often a reading begins anew at most: after a folding that came in between, or when
+# a segment grew or changed too fast.
 _TRIES: Final = 100
+# Seconds until a segment that changes too fast is read anew: about as long as one
+# thread of its process goes on before another has its turn.
+_PAUSE: Final = 0.005
 
 
 def attach(directory: str | os.PathLike[str] | None = None) -> Attached:
@@ -203,14 +207,31 @@ class Attached:
         return f"<Attached {self.directory!r}>"
 
 
+def _read(file: int, size: int, *, alive: bool) -> tuple[SegmentReader, Snapshot]:
+    """
+    Read a segment; anew where it grew, or changed too fast, meanwhile.
+
+    Raises:
+        BadSegment: It cannot be read.
+        MemoryError: There is no room for as much as the file's size.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            reader = SegmentReader(file, size, identity.fields_digest())
+            snapshot = reader.read(alive)
+            if not left or not reader.has_grown():
+                break
+        except BadSegment as error:
+            if not left or error.reason != "busy":
+                raise
+            time.sleep(_PAUSE)
+        size = os.fstat(file).st_size
+    return reader, snapshot
+
+
 def _instance(file: int, size: int) -> Instance:
     alive = locks.is_held(file)
-    for _ in range(_TRIES):
-        reader = SegmentReader(file, size, identity.fields_digest())
-        snapshot = reader.read(alive)
-        if not reader.has_grown():
-            break
-        size = os.fstat(file).st_size
+    reader, snapshot = _read(file, size, alive=alive)
     about = reader.identity()
     process = identity.Process(
         about["pid"], about["pid_namespace"], about["process_start"]
